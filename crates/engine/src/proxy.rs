@@ -1,0 +1,317 @@
+//! The Engine API proxy: between a consensus client and its execution client, in both their
+//! critical paths.
+//!
+//! What it decides: nothing about the chain. Every request is forwarded byte for byte, and what
+//! comes back is handed on byte for byte. Three calls are shown to a service through
+//! [`EngineHooks`], after the execution client has answered them: forkchoiceUpdated, whose payload
+//! id the service may replace by its own; newPayload, when it was VALID; and getPayload, which the
+//! service may answer itself.
+//!
+//! Invariants:
+//! - A hook that panics, hangs or declines changes nothing: the request is answered by the
+//!   execution client. For a getPayload that means asking for the client's own payload under the
+//!   client's own id, which the proxy remembers beside ours.
+//! - Forwarding shares no lock and no queue with hooks. Forkchoice updates reach the execution
+//!   client one at a time in the order they came, and hooks see them in that order.
+//! - After [`ProxyConfig::fault_limit`] faults in a row the hooks are left alone: *passthrough*,
+//!   which an operator may also switch on, and only an operator switches off.
+//! - What the proxy does not understand (a batch, a method, a version, an attribute) it forwards
+//!   without asking the hooks, and counts.
+//!
+//! HTTP statuses: 401 for a bad token, what the execution client answered for everything forwarded,
+//! and 200 for what we answer. If the execution client cannot be reached the answer is 502 or 504,
+//! as a refused connection would be to a consensus client: something to try again, where a JSON-RPC
+//! error would be final.
+
+mod call;
+mod guard;
+mod hooks;
+mod ids;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use alloy_rpc_types_engine::PayloadId;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tracing::{debug, warn};
+
+pub use self::hooks::{
+    EngineHooks, ForkchoiceCall, ForkchoiceVersion, HookFuture, NewPayload, NewPayloadCall,
+    PayloadVersion,
+};
+
+use self::call::{Call, Forkchoice};
+use self::guard::Guard;
+use self::ids::PayloadIds;
+use crate::client::{EngineClient, EngineError, Forwarded};
+use crate::door::{admit, json};
+use crate::jwt::JwtSecret;
+use crate::rpc::{self, RpcError};
+
+/// The limits of a proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyConfig {
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long the execution client may take to answer a forwarded request.
+    pub forward_deadline: Duration,
+    /// How long a hook may take, its wait for earlier forkchoice updates included.
+    pub hook_deadline: Duration,
+    /// After this many hook faults in a row, passthrough.
+    pub fault_limit: u32,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            body_limit: 128 * 1024 * 1024,
+            forward_deadline: Duration::from_secs(60),
+            hook_deadline: Duration::from_secs(1),
+            fault_limit: 5,
+        }
+    }
+}
+
+/// What an operator wants to know of a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyStatus {
+    /// Whether the hooks are left alone.
+    pub passthrough: bool,
+    /// Hooks that panicked or ran out of time, since the start.
+    pub faults: u64,
+    /// Calls of an intercepted method that were forwarded unseen because they hold something that
+    /// we do not know.
+    pub not_understood: u64,
+    /// Requests that the execution client did not answer.
+    pub unanswered: u64,
+}
+
+/// The proxy. Clones are the same proxy.
+#[derive(Clone)]
+pub struct EngineProxy(Arc<Proxy>);
+
+struct Proxy {
+    client: EngineClient,
+    inbound: Arc<JwtSecret>,
+    hooks: Arc<dyn EngineHooks>,
+    config: ProxyConfig,
+    guard: Guard,
+    ids: PayloadIds,
+    /// Held while a forkchoice update is forwarded. Tokio's mutex is fair: first come, first sent.
+    forwarding: Mutex<()>,
+    /// Held while a hook looks at a forkchoice update.
+    looking: Mutex<()>,
+    not_understood: AtomicU64,
+    unanswered: AtomicU64,
+}
+
+impl EngineProxy {
+    /// A proxy in front of `client`, for callers that hold the `inbound` secret.
+    pub fn new(
+        client: EngineClient,
+        inbound: Arc<JwtSecret>,
+        hooks: Arc<dyn EngineHooks>,
+        config: ProxyConfig,
+    ) -> Self {
+        Self(Arc::new(Proxy {
+            client,
+            inbound,
+            hooks,
+            config,
+            guard: Guard::new(config.hook_deadline, config.fault_limit),
+            ids: PayloadIds::default(),
+            forwarding: Mutex::new(()),
+            looking: Mutex::new(()),
+            not_understood: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+        }))
+    }
+
+    /// The door itself: any path, POST only.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(serve).with_state(Arc::clone(&self.0))
+    }
+
+    /// Switches passthrough on or off.
+    pub fn set_passthrough(&self, on: bool) {
+        self.0.guard.set_passthrough(on);
+    }
+
+    /// What the proxy has seen so far.
+    pub fn status(&self) -> ProxyStatus {
+        ProxyStatus {
+            passthrough: self.0.guard.passthrough(),
+            faults: self.0.guard.faults(),
+            not_understood: self.0.not_understood.load(Ordering::Relaxed),
+            unanswered: self.0.unanswered.load(Ordering::Relaxed),
+        }
+    }
+}
+
+async fn serve(State(proxy): State<Arc<Proxy>>, request: http::Request<Body>) -> Response {
+    match admit(request, Some(&proxy.inbound), proxy.config.body_limit).await {
+        Ok((headers, body)) => proxy.answer(&headers, body).await,
+        Err(refusal) => refusal,
+    }
+}
+
+impl Proxy {
+    async fn answer(&self, headers: &HeaderMap, body: Bytes) -> Response {
+        match Call::parse(&body) {
+            Call::Forkchoice { id, call } => {
+                self.forkchoice_updated(headers, &body, &id, *call).await
+            }
+            Call::GetPayload { id, method, version, payload } => {
+                self.get_payload(headers, &body, &id, &method, version, payload).await
+            }
+            Call::NewPayload { version } => self.new_payload(headers, &body, version).await,
+            Call::NotUnderstood { method } => {
+                if self.not_understood.fetch_add(1, Ordering::Relaxed) == 0 {
+                    warn!(method, "forwarded unseen: the call holds something unknown");
+                }
+                let is_forkchoice = method.starts_with("engine_forkchoiceUpdated");
+                let _turn = if is_forkchoice { Some(self.forwarding.lock().await) } else { None };
+                self.hand_on(self.forward(headers, body.clone()).await, &body)
+            }
+            Call::Other => self.hand_on(self.forward(headers, body.clone()).await, &body),
+        }
+    }
+
+    async fn forkchoice_updated(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        id: &RawValue,
+        call: ForkchoiceCall,
+    ) -> Response {
+        let forwarding = self.forwarding.lock().await;
+        let forwarded = self.forward(headers, body.clone()).await;
+        // Take our place among those whose hooks wait before the next update may be sent, but let
+        // that one be sent before we wait.
+        let mut looking = pin!(self.looking.lock());
+        let mut place = poll_fn(|cx| {
+            Poll::Ready(match looking.as_mut().poll(cx) {
+                Poll::Ready(place) => Some(place),
+                Poll::Pending => None,
+            })
+        })
+        .await;
+        drop(forwarding);
+
+        let Ok(answer) = &forwarded else { return self.hand_on(forwarded, body) };
+        let Some(forkchoice) = Forkchoice::parse(answer) else {
+            return self.hand_on(forwarded, body);
+        };
+        let theirs = forkchoice.updated.payload_id;
+        let hooks = Arc::clone(&self.hooks);
+        let updated = forkchoice.updated.clone();
+        let ours = self
+            .guard
+            .call("forkchoiceUpdated", async {
+                if place.is_none() {
+                    place = Some(looking.await);
+                }
+                guard::apart(async move { hooks.forkchoice_updated(&call, &updated).await }).await
+            })
+            .await
+            .flatten();
+        match ours.filter(|_| forkchoice.updated.is_valid()) {
+            Some(ours) => {
+                self.ids.remember(ours, theirs);
+                json(StatusCode::OK, forkchoice.with_payload_id(id, ours))
+            }
+            None => self.hand_on(forwarded, body),
+        }
+    }
+
+    async fn get_payload(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        id: &RawValue,
+        method: &str,
+        version: PayloadVersion,
+        payload: PayloadId,
+    ) -> Response {
+        let hooks = Arc::clone(&self.hooks);
+        let ours = self
+            .guard
+            .call(
+                "getPayload",
+                guard::apart(async move { hooks.get_payload(version, payload).await }),
+            )
+            .await
+            .flatten();
+        if let Some(ours) = ours {
+            return json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours)));
+        }
+        let asked = match self.ids.theirs(payload) {
+            Some(theirs) => call::get_payload_body(id, method, theirs),
+            None => body.clone(),
+        };
+        self.hand_on(self.forward(headers, asked).await, body)
+    }
+
+    async fn new_payload(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        version: PayloadVersion,
+    ) -> Response {
+        let forwarded = self.forward(headers, body.clone()).await;
+        if forwarded.as_ref().is_ok_and(call::is_valid_status) {
+            let hooks = Arc::clone(&self.hooks);
+            let call = NewPayloadCall::new(version, body.clone());
+            let seen = guard::apart(async move { hooks.new_payload_valid(call) });
+            self.guard.call("newPayload", seen).await;
+        }
+        self.hand_on(forwarded, body)
+    }
+
+    async fn forward(&self, headers: &HeaderMap, body: Bytes) -> Result<Forwarded, EngineError> {
+        self.client.forward(body, headers, self.config.forward_deadline).await
+    }
+
+    /// The answer as it came, or the status that says there was none.
+    fn hand_on(&self, forwarded: Result<Forwarded, EngineError>, body: &Bytes) -> Response {
+        let error = match forwarded {
+            // Our token was refused, not the caller's: a 401 would send its operator astray.
+            Ok(Forwarded { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }) => {
+                warn!(host = self.client.host(), "the execution client refused our token");
+                return self.unanswered(StatusCode::BAD_GATEWAY, body);
+            }
+            Ok(Forwarded { status, content_type, body }) => {
+                let mut response = json(status, body);
+                if let Some(content_type) = content_type {
+                    response.headers_mut().insert(CONTENT_TYPE, content_type);
+                }
+                return response;
+            }
+            Err(error) => error,
+        };
+        warn!(error = &error as &dyn std::error::Error, "the execution client did not answer");
+        let timed_out = matches!(error, EngineError::Timeout { .. });
+        let status = if timed_out { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
+        self.unanswered(status, body)
+    }
+
+    fn unanswered(&self, status: StatusCode, body: &Bytes) -> Response {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let id = call::id_of(body);
+        debug!(%status, "answering for the execution client");
+        let error = RpcError::internal("the execution client did not answer");
+        json(status, rpc::answer_body(id.as_deref(), Err(&error)))
+    }
+}

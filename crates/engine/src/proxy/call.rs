@@ -1,0 +1,260 @@
+//! Reading what passes: which requests are shown to the hooks, and what was answered to them.
+//!
+//! Reading never fails and never changes anything: what is not understood is [`Call::Other`] or
+//! [`Call::NotUnderstood`], and is forwarded as it is.
+
+use std::collections::BTreeMap;
+
+use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId};
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::hooks::{ForkchoiceCall, ForkchoiceVersion, PayloadVersion};
+use crate::client::Forwarded;
+use crate::rpc::{self, Answer, Params, Request};
+use crate::status::{ForkchoiceAnswer, StatusAnswer};
+
+/// The attributes that forkchoiceUpdatedV3 has. One that is not among them asks for something
+/// that our blocks would not have, so those are left to the execution client.
+const ATTRIBUTES_V3: [&str; 5] =
+    ["timestamp", "prevRandao", "suggestedFeeRecipient", "withdrawals", "parentBeaconBlockRoot"];
+
+/// One request of the consensus client.
+#[derive(Debug)]
+pub(super) enum Call {
+    /// A forkchoice update.
+    Forkchoice { id: Box<RawValue>, call: Box<ForkchoiceCall> },
+    /// A request for a payload.
+    GetPayload { id: Box<RawValue>, method: String, version: PayloadVersion, payload: PayloadId },
+    /// A new payload; its parameters are not read here.
+    NewPayload { version: PayloadVersion },
+    /// A method that we intercept, with something in it that we do not know.
+    NotUnderstood { method: String },
+    /// Anything else: other methods and versions, batches, notifications, and what is not JSON.
+    Other,
+}
+
+impl Call {
+    /// Reads a body.
+    pub(super) fn parse(body: &[u8]) -> Self {
+        // serde would read an array as a request, field by field.
+        if rpc::is_batch(body) {
+            return Self::Other;
+        }
+        let Ok(request) = serde_json::from_slice::<Request<'_>>(body) else { return Self::Other };
+        let Some(id) = request.id else { return Self::Other };
+        let understood = match &*request.method {
+            "engine_forkchoiceUpdatedV3" => forkchoice(&request)
+                .map(|call| Self::Forkchoice { id: id.to_owned(), call: Box::new(call) }),
+            "engine_getPayloadV3" => get_payload(&request, id, PayloadVersion::V3),
+            "engine_getPayloadV4" => get_payload(&request, id, PayloadVersion::V4),
+            "engine_newPayloadV3" => Some(Self::NewPayload { version: PayloadVersion::V3 }),
+            "engine_newPayloadV4" => Some(Self::NewPayload { version: PayloadVersion::V4 }),
+            _ => Some(Self::Other),
+        };
+        understood.unwrap_or_else(|| Self::NotUnderstood { method: request.method.into_owned() })
+    }
+}
+
+fn forkchoice(request: &Request<'_>) -> Option<ForkchoiceCall> {
+    let params = Params::parse(request.params).ok()?;
+    if params.len() > 2 {
+        return None;
+    }
+    let state: ForkchoiceState = params.required(0, "forkchoiceState").ok()?;
+    let attributes: Option<Box<RawValue>> = params.optional(1, "payloadAttributes").ok()?;
+    let attributes = match attributes {
+        Some(attributes) => Some(payload_attributes(&attributes)?),
+        None => None,
+    };
+    Some(ForkchoiceCall { version: ForkchoiceVersion::V3, state, attributes })
+}
+
+/// The attributes, if they are exactly those of V3. Unknown ones may be there as `null`.
+fn payload_attributes(raw: &RawValue) -> Option<PayloadAttributes> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).ok()?;
+    let known = |name: &str| ATTRIBUTES_V3.contains(&name);
+    if fields.iter().any(|(name, value)| !known(name) && value.get() != "null") {
+        return None;
+    }
+    let attributes: PayloadAttributes = serde_json::from_str(raw.get()).ok()?;
+    let complete =
+        attributes.withdrawals.is_some() && attributes.parent_beacon_block_root.is_some();
+    complete.then_some(attributes)
+}
+
+fn get_payload(request: &Request<'_>, id: &RawValue, version: PayloadVersion) -> Option<Call> {
+    let params = Params::parse(request.params).ok()?;
+    let payload = params.required(0, "payloadId").ok().filter(|_| params.len() == 1)?;
+    let method = request.method.to_string();
+    Some(Call::GetPayload { id: id.to_owned(), method, version, payload })
+}
+
+/// The answer to a forkchoice update, without an error in it.
+pub(super) struct Forkchoice<'a> {
+    pub(super) updated: ForkchoiceUpdated,
+    fields: BTreeMap<String, &'a RawValue>,
+}
+
+impl<'a> Forkchoice<'a> {
+    /// Reads the answer; `None` if it is an error or something that we do not know.
+    pub(super) fn parse(forwarded: &'a Forwarded) -> Option<Self> {
+        let result = result(forwarded)?;
+        let answer: ForkchoiceAnswer = serde_json::from_str(result.get()).ok()?;
+        let fields = serde_json::from_str(result.get()).ok()?;
+        Some(Self { updated: answer.into(), fields })
+    }
+
+    /// The same answer with another payload id; every other field stays as it was written.
+    pub(super) fn with_payload_id(self, id: &RawValue, payload: PayloadId) -> Bytes {
+        let payload = to_raw_value(&payload).expect("8 bytes of hex always serialize");
+        let mut fields: BTreeMap<String, &RawValue> = self.fields;
+        fields.insert("payloadId".to_owned(), &payload);
+        let result = to_raw_value(&fields).expect("raw JSON always serializes");
+        rpc::answer_body(Some(id), Ok(&result))
+    }
+}
+
+/// Whether a newPayload was answered VALID.
+pub(super) fn is_valid_status(forwarded: &Forwarded) -> bool {
+    let status = result(forwarded)
+        .and_then(|result| serde_json::from_str::<StatusAnswer>(result.get()).ok())
+        .map(alloy_rpc_types_engine::PayloadStatus::from);
+    status.is_some_and(|status| status.is_valid())
+}
+
+/// The same getPayload for another id.
+pub(super) fn get_payload_body(id: &RawValue, method: &str, payload: PayloadId) -> Bytes {
+    rpc::request_body(id, method, &[payload]).expect("8 bytes of hex always serialize")
+}
+
+/// The id of a request that could be read, to answer it.
+pub(super) fn id_of(body: &[u8]) -> Option<Box<RawValue>> {
+    if rpc::is_batch(body) {
+        return None;
+    }
+    serde_json::from_slice::<Request<'_>>(body).ok()?.id.map(ToOwned::to_owned)
+}
+
+fn result(forwarded: &Forwarded) -> Option<&RawValue> {
+    if forwarded.status != StatusCode::OK {
+        return None;
+    }
+    let answer: Answer<'_> = serde_json::from_slice(&forwarded.body).ok()?;
+    answer.result.filter(|_| answer.error.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
+
+    fn attributes() -> serde_json::Value {
+        json!({
+            "timestamp": "0x5", "prevRandao": HASH,
+            "suggestedFeeRecipient": "0x3333333333333333333333333333333333333333",
+            "withdrawals": [], "parentBeaconBlockRoot": HASH,
+        })
+    }
+
+    fn parse(method: &str, params: serde_json::Value) -> Call {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        Call::parse(body.to_string().as_bytes())
+    }
+
+    fn update(attributes: serde_json::Value) -> Call {
+        let state =
+            json!({ "headBlockHash": HASH, "safeBlockHash": HASH, "finalizedBlockHash": HASH });
+        parse("engine_forkchoiceUpdatedV3", json!([state, attributes]))
+    }
+
+    #[test]
+    fn a_forkchoice_update_is_read_with_and_without_attributes() {
+        let Call::Forkchoice { call, .. } = update(attributes()) else { panic!("not read") };
+        assert_eq!(call.attributes.unwrap().timestamp, 5);
+        let Call::Forkchoice { call, .. } = update(json!(null)) else { panic!("not read") };
+        assert_eq!(call.attributes, None);
+    }
+
+    #[test]
+    fn an_unknown_attribute_is_not_understood_unless_it_is_null() {
+        let mut unknown = attributes();
+        unknown["parentProposerPubKey"] = json!(null);
+        assert!(matches!(update(unknown.clone()), Call::Forkchoice { .. }));
+        unknown["parentProposerPubKey"] = json!("0x00");
+        assert!(matches!(update(unknown), Call::NotUnderstood { .. }));
+        let mut later = attributes();
+        later["slotNumber"] = json!("0x1");
+        assert!(matches!(update(later), Call::NotUnderstood { .. }));
+    }
+
+    #[test]
+    fn attributes_that_lack_something_are_not_understood() {
+        for name in ATTRIBUTES_V3 {
+            let mut lacking = attributes();
+            lacking.as_object_mut().unwrap().remove(name);
+            assert!(matches!(update(lacking), Call::NotUnderstood { .. }), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_payload_id_that_is_none_is_not_understood() {
+        for params in [json!([]), json!(["0x12"]), json!([5]), json!(null), json!({})] {
+            let call = parse("engine_getPayloadV4", params.clone());
+            assert!(matches!(call, Call::NotUnderstood { .. }), "{params}");
+        }
+    }
+
+    #[test]
+    fn other_methods_batches_notifications_and_rubbish_are_other() {
+        assert!(matches!(parse("engine_getPayloadV9", json!(["0x0000000000000001"])), Call::Other));
+        assert!(matches!(parse("eth_chainId", json!(null)), Call::Other));
+        let single = r#"{"id":1,"method":"engine_newPayloadV4","params":[]}"#;
+        assert!(matches!(Call::parse(single.as_bytes()), Call::NewPayload { .. }));
+        for body in [
+            format!("[{single}]"),
+            r#"{"method":"engine_newPayloadV4","params":[]}"#.to_owned(),
+            r#"[1,"engine_newPayloadV4",[]]"#.to_owned(),
+            r#"{"id":1,"method":"engine_newPayloadV4","method":"eth_chainId"}"#.to_owned(),
+            "{".to_owned(),
+            String::new(),
+        ] {
+            assert!(matches!(Call::parse(body.as_bytes()), Call::Other), "{body}");
+        }
+    }
+
+    fn forwarded(body: &str) -> Forwarded {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Forwarded { status: StatusCode::OK, content_type: None, body }
+    }
+
+    #[test]
+    fn only_the_payload_id_of_an_answer_is_replaced() {
+        let status = r#"{"status":"VALID","latestValidHash":null,"validationError":null,"x": 1.0}"#;
+        let answer = forwarded(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"result":{{"payloadStatus":{status},"payloadId":null}}}}"#
+        ));
+        let forkchoice = Forkchoice::parse(&answer).unwrap();
+        let id = to_raw_value("odd").unwrap();
+        let body = forkchoice.with_payload_id(&id, PayloadId::new([7; 8]));
+        assert_eq!(
+            body,
+            format!(
+                r#"{{"jsonrpc":"2.0","id":"odd","result":{{"payloadId":"0x0707070707070707","payloadStatus":{status}}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn an_error_is_not_an_answer() {
+        let error = r#"{"id":1,"error":{"code":-38002,"message":"Invalid forkchoice state"}}"#;
+        assert!(Forkchoice::parse(&forwarded(error)).is_none());
+        assert!(!is_valid_status(&forwarded(error)));
+        assert!(is_valid_status(&forwarded(r#"{"id":1,"result":{"status":"VALID"}}"#)));
+        assert!(!is_valid_status(&forwarded(r#"{"id":1,"result":{"status":"SYNCING"}}"#)));
+    }
+}
