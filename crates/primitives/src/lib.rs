@@ -12,6 +12,7 @@
 mod flashblock;
 mod position;
 mod statement;
+mod submission;
 mod succession;
 mod traceparent;
 
@@ -22,5 +23,6 @@ pub use flashblock::{
 };
 pub use position::{Digest, Epoch, MAX_INDEX, PayloadId, Position, Seq, Session};
 pub use statement::{AbandonReason, Abandoned, Retracted, Retraction, RetractionCause, Sealed};
+pub use submission::{TransactionRefusal, TransactionRefusalReason};
 pub use succession::{Arrival, Progress, Succession};
 pub use traceparent::{InvalidTraceparent, Traceparent};

@@ -14,9 +14,14 @@
 //! This crate never holds a private key. It computes the messages that the signer signs.
 
 mod bls;
+mod contract;
 pub mod v1;
 pub mod v2;
 mod verify;
 
 pub use bls::{BadSignature, InvalidPublicKey, PublicKey, SIGNATURE_DST, Signature};
+pub use contract::{
+    Head, Lease, OpenSession, OpenedSession, SignFlashblock, Signatures, SignerRefusal,
+    SignerRefusalReason,
+};
 pub use verify::{Checked, Refusal, SignedFlashblock, SignedStatement, Verified, Verifier};
