@@ -1,0 +1,89 @@
+//! Somebody else's block, executed in one go and compared with what its header says.
+//!
+//! Everything in the header is checked here except the state root, which needs a trie.
+
+use std::sync::Arc;
+
+use alloy_consensus::transaction::SignerRecoverable;
+use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
+use preconf_chain::{Block, ChainSpec, Header, Transaction, TxEnvelope};
+use preconf_state::{Overlay, StateReader};
+
+use crate::{BlockError, ExecutionError, NextBlock, Outcome, Paused, TxError};
+
+/// Executes `block` on the state after `parent`. `requests`, where the block came with them, must
+/// be those that the execution finds.
+///
+/// # Errors
+/// [`BlockError::NeedState`] if state is not in memory, anything else if the block is invalid.
+pub fn execute_block<R: StateReader>(
+    spec: &Arc<ChainSpec>,
+    parent: &Header,
+    block: &Block,
+    requests: Option<&Requests>,
+    overlay: Overlay<R>,
+) -> Result<Outcome<R>, BlockError> {
+    spec.validate_header(&block.header, parent).map_err(BlockError::Header)?;
+    let withdrawals = block.body.withdrawals.clone().map(Withdrawals::into_inner);
+    let next = NextBlock::from_header(&block.header, withdrawals.unwrap_or_default());
+    let paused = Paused::begin(spec.clone(), next, overlay).map_err(block_error)?;
+    let mut running = paused.resume();
+    for (index, envelope) in block.body.transactions.iter().enumerate() {
+        let transaction = recover(index, envelope)?;
+        match running.execute(&transaction) {
+            Ok(_) => (),
+            Err(TxError::NeedState(keys)) => return Err(BlockError::NeedState(keys)),
+            Err(source) => {
+                return Err(BlockError::Transaction { index, hash: *transaction.hash(), source });
+            }
+        }
+    }
+    let outcome = running.pause().finish().map_err(block_error)?;
+    if let Some(requests) = requests {
+        compare("requests", requests, &outcome.requests)?;
+    }
+    compare_headers(&block.header, &outcome.header(block.header.state_root))?;
+    Ok(outcome)
+}
+
+fn recover(index: usize, envelope: &TxEnvelope) -> Result<Transaction, BlockError> {
+    let sender = envelope
+        .recover_signer()
+        .map_err(|source| BlockError::Sender { index, source: Box::new(source) })?;
+    Ok(Transaction::from_envelope(envelope.clone(), sender))
+}
+
+fn block_error(error: ExecutionError) -> BlockError {
+    match error {
+        ExecutionError::NeedState(keys) => BlockError::NeedState(keys),
+        error @ ExecutionError::Failed(_) => BlockError::Execution(error),
+    }
+}
+
+/// Names the first field that differs, the telling ones first.
+fn compare_headers(claimed: &Header, computed: &Header) -> Result<(), BlockError> {
+    compare("gas used", &claimed.gas_used, &computed.gas_used)?;
+    compare("receipts root", &claimed.receipts_root, &computed.receipts_root)?;
+    compare("logs bloom", &claimed.logs_bloom, &computed.logs_bloom)?;
+    compare("transactions root", &claimed.transactions_root, &computed.transactions_root)?;
+    compare("withdrawals root", &claimed.withdrawals_root, &computed.withdrawals_root)?;
+    compare("blob gas used", &claimed.blob_gas_used, &computed.blob_gas_used)?;
+    compare("requests hash", &claimed.requests_hash, &computed.requests_hash)?;
+    // What is left cannot differ unless the header has a field that its fork does not know.
+    compare("header", claimed, computed)
+}
+
+fn compare<T: PartialEq + std::fmt::Debug>(
+    field: &'static str,
+    claimed: &T,
+    computed: &T,
+) -> Result<(), BlockError> {
+    if claimed == computed {
+        return Ok(());
+    }
+    Err(BlockError::Mismatch {
+        field,
+        claimed: format!("{claimed:?}"),
+        computed: format!("{computed:?}"),
+    })
+}
