@@ -1,0 +1,18 @@
+//! The producing machine: attributes and transactions go in, flashblocks and blocks come out.
+//!
+//! [`Pool`] holds what waits, [`Build`] is one block in the making, [`Cadence`] says when a
+//! flashblock is due, and [`Assembler`] ties them together. Everything here is synchronous and
+//! deterministic: time is an argument, state is in memory or missing, and what is to be signed,
+//! published, fetched or sealed comes out as an [`Effect`] for the driver.
+//!
+//! This crate never awaits, never signs, and never asks an execution client.
+
+mod assembler;
+mod build;
+mod cadence;
+mod pool;
+
+pub use assembler::{Assembler, BuildId, Completion, Effect, Wake};
+pub use build::{Build, CUT_BYTES, Cut, Exhausted, MAX_STATE_ROUNDS, Step, Timing};
+pub use cadence::Cadence;
+pub use pool::{Pool, PoolLimits, Selection};
