@@ -1,0 +1,12 @@
+//! Between messages and domain types: total when sending, checked when receiving.
+
+mod field;
+mod types;
+
+pub use field::Invalid;
+pub(crate) use field::{Scope as InvalidScope, address, fixed, optional_fixed, required};
+#[cfg(feature = "pending")]
+pub(crate) use field::uint;
+pub(crate) use types::{abandon_reason, bytes, digest, list, signature};
+#[cfg(feature = "pending")]
+pub(crate) use types::base;
