@@ -1,0 +1,187 @@
+//! Flags, and the files they name.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Parser;
+use preconf_assembly::{PoolLimits, Timing};
+use preconf_chain::ChainSpec;
+use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
+use preconf_engine::JwtSecret;
+use url::Url;
+
+/// A genesis file of a devnet with many accounts is a few megabytes.
+const MAX_GENESIS_BYTES: usize = 64 * 1024 * 1024;
+
+/// Builds blocks in signed pieces, between a consensus client and its execution client.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "preconf-builder", version)]
+pub struct Config {
+    /// Where the consensus client finds the Engine API.
+    #[arg(
+        long,
+        env = "PRECONF_ENGINE_ADDR",
+        default_value = "127.0.0.1:8551",
+        value_name = "HOST:PORT"
+    )]
+    pub engine_addr: SocketAddr,
+
+    /// The secret that the consensus client presents: a file with 32 bytes of hex.
+    #[arg(long, env = "PRECONF_ENGINE_JWT_SECRET", value_name = "PATH")]
+    pub engine_jwt_secret: PathBuf,
+
+    /// The execution client's Engine API.
+    #[arg(long, env = "PRECONF_EXECUTION_ENGINE_URL", value_name = "URL")]
+    pub execution_engine_url: Url,
+
+    /// The secret that the execution client expects; the consensus client's if unset.
+    #[arg(long, env = "PRECONF_EXECUTION_JWT_SECRET", value_name = "PATH")]
+    pub execution_jwt_secret: Option<PathBuf>,
+
+    /// The execution client's JSON-RPC, with the `eth` and `testing` namespaces.
+    #[arg(long, env = "PRECONF_EXECUTION_URL", value_name = "URL")]
+    pub execution_url: Url,
+
+    /// The genesis file of the chain, as the execution client has it.
+    #[arg(long, env = "PRECONF_GENESIS", value_name = "PATH")]
+    pub genesis: PathBuf,
+
+    /// The signer.
+    #[arg(long, env = "PRECONF_SIGNER", value_name = "ENDPOINT")]
+    pub signer: Endpoint,
+
+    /// Where gateways subscribe to the feed.
+    #[arg(long, env = "PRECONF_FEED_LISTEN", value_name = "ENDPOINT")]
+    pub feed_listen: Endpoint,
+
+    /// Where overlays send transactions.
+    #[arg(long, env = "PRECONF_INGRESS_LISTEN", value_name = "ENDPOINT")]
+    pub ingress_listen: Endpoint,
+
+    /// The name under which the lease is taken. Two builders have two names.
+    #[arg(long, env = "PRECONF_LEASE_HOLDER", default_value = "builder", value_name = "NAME")]
+    pub lease_holder: String,
+
+    /// How long the right to build lasts without being renewed.
+    #[arg(
+        long,
+        env = "PRECONF_LEASE_MS",
+        default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(500..=60_000),
+        value_name = "MS"
+    )]
+    pub lease_ms: u64,
+
+    /// From one flashblock to the next.
+    #[arg(
+        long,
+        env = "PRECONF_FLASHBLOCK_INTERVAL_MS",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u64).range(10..=60_000),
+        value_name = "MS"
+    )]
+    pub flashblock_interval_ms: u64,
+
+    /// From the start of a build to its end, if nobody asks for the block before.
+    #[arg(
+        long = "builder.deadline",
+        env = "PRECONF_BUILDER_DEADLINE",
+        default_value_t = 12,
+        value_parser = clap::value_parser!(u64).range(1..=600),
+        value_name = "SECONDS"
+    )]
+    pub builder_deadline: u64,
+
+    /// The gas limit that blocks move toward.
+    #[arg(
+        long = "builder.gaslimit",
+        env = "PRECONF_BUILDER_GASLIMIT",
+        default_value_t = 36_000_000,
+        value_name = "GAS"
+    )]
+    pub builder_gaslimit: u64,
+
+    /// How long sealing may take before the execution client's own payload is handed out.
+    #[arg(
+        long,
+        env = "PRECONF_SEAL_BUDGET_MS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(10..=10_000),
+        value_name = "MS"
+    )]
+    pub seal_budget_ms: u64,
+
+    /// How many accounts and slots of state are kept in memory.
+    #[arg(
+        long,
+        env = "PRECONF_STATE_CACHE_ENTRIES",
+        default_value_t = 2_000_000,
+        value_name = "ENTRIES"
+    )]
+    pub state_cache_entries: usize,
+
+    /// The least priority fee of a transaction, in wei per gas.
+    #[arg(
+        long = "txpool.minimum-priority-fee",
+        env = "PRECONF_TXPOOL_MINIMUM_PRIORITY_FEE",
+        default_value_t = 0,
+        value_name = "WEI"
+    )]
+    pub minimum_priority_fee: u128,
+
+    /// Certificates, and who may connect.
+    #[command(flatten)]
+    pub security: SecurityArgs,
+
+    /// Health, logs, traces, drain.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+}
+
+/// A configuration whose files have been read.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(crate) config: Config,
+    pub(crate) spec: Arc<ChainSpec>,
+    pub(crate) inbound: Arc<JwtSecret>,
+    pub(crate) outbound: Arc<JwtSecret>,
+    pub(crate) security: Security,
+}
+
+impl Prepared {
+    /// Reads the files that the flags name, and checks that the links are allowed.
+    ///
+    /// # Errors
+    /// Names the file or flag that is wrong.
+    pub fn read(config: &Config) -> Result<Self, ConfigError> {
+        let genesis = read_text(&config.genesis, MAX_GENESIS_BYTES)?;
+        let spec = ChainSpec::from_genesis_json(&genesis)
+            .map_err(|error| ConfigError::file(&config.genesis, error.to_string()))?;
+        let jwt = |path: &PathBuf| {
+            let secret = JwtSecret::read(path);
+            secret.map(Arc::new).map_err(|error| ConfigError::file(path, error.to_string()))
+        };
+        let inbound = jwt(&config.engine_jwt_secret)?;
+        let outbound = match &config.execution_jwt_secret {
+            Some(path) => jwt(path)?,
+            None => inbound.clone(),
+        };
+        let security = Security::load(&config.security)?;
+        for endpoint in [&config.signer, &config.feed_listen, &config.ingress_listen] {
+            security.check(endpoint)?;
+        }
+        Ok(Self { config: config.clone(), spec: Arc::new(spec), inbound, outbound, security })
+    }
+}
+
+impl Config {
+    pub(crate) fn timing(&self) -> Timing {
+        Timing {
+            interval: Duration::from_millis(self.flashblock_interval_ms),
+            deadline: Duration::from_secs(self.builder_deadline),
+        }
+    }
+
+    pub(crate) fn pool_limits(&self) -> PoolLimits {
+        PoolLimits { minimum_tip: self.minimum_priority_fee, ..PoolLimits::default() }
+    }
+}

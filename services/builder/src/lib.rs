@@ -1,0 +1,35 @@
+//! The sequencer's builder: it stands between a consensus client and its execution client, builds
+//! the next block in signed pieces, and hands out exactly that block.
+//!
+//! ```text
+//! consensus client ──▶ engine proxy ──▶ execution client
+//!                        │  ▲
+//!              orders to build, payloads asked for and sealed
+//!                        ▼  │
+//! overlay ──▶ ingress ─▶ sequencer ◀──▶ build thread (memory only)
+//!                        │
+//!                    publisher ──▶ signer
+//!                        ▼
+//!                       feed ──▶ gateways
+//! ```
+//!
+//! * The [`build`] thread executes; it never awaits and never signs.
+//! * The [`sequencer`] gives it orders, reads the state it misses, and seals what it completes: the
+//!   sealed block has been called VALID by the execution client before anybody gets it.
+//! * The [`publisher`] has each flashblock signed and then puts it on the [`feed`].
+//! * Whatever of this fails, the execution client's own payload is handed out instead.
+//!
+//! This service holds no key, and keeps nothing on disk.
+
+mod build;
+mod config;
+mod feed;
+mod ingress;
+mod metrics;
+mod publisher;
+mod sealing;
+mod sequencer;
+mod serve;
+
+pub use config::{Config, Prepared};
+pub use serve::serve;

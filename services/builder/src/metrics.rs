@@ -1,0 +1,116 @@
+//! What an operator wants to know of a builder.
+
+use std::time::Duration;
+
+use preconf_primitives::{AbandonReason, Epoch, Flashblock, Retraction};
+use preconf_telemetry::{
+    Registry,
+    metrics::{Counter, Family, Gauge, Histogram, LATENCY_SECONDS},
+};
+
+/// Counts of transactions in a flashblock.
+const TRANSACTIONS: &[f64] = &[0., 1., 2., 5., 10., 20., 50., 100., 200., 500., 1000.];
+
+/// How a build ended. Each build ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BuildEnd {
+    /// Its block was sealed.
+    Sealed,
+    /// It ended without a block of ours.
+    Abandoned(AbandonReason),
+}
+
+/// The metrics of a builder.
+pub(crate) struct Metrics {
+    flashblocks: Family<Counter, 1>,
+    transactions: Histogram,
+    signing: Histogram,
+    builds: Family<Counter, 1>,
+    payloads: Family<Counter, 1>,
+    sealing: Histogram,
+    retractions: Family<Counter, 1>,
+    submissions: Family<Counter, 1>,
+    epoch: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            flashblocks: registry.counters(
+                "flashblocks",
+                "Flashblocks published, by whether they end their session.",
+                ["is_last"],
+            ),
+            transactions: registry.histogram(
+                "flashblock_transactions",
+                "Transactions in a flashblock.",
+                TRANSACTIONS,
+            ),
+            signing: registry.histogram(
+                "publish_seconds",
+                "From a cut to its publication, signing included.",
+                LATENCY_SECONDS,
+            ),
+            builds: registry.counters("builds", "Builds, by how they ended.", ["end"]),
+            payloads: registry.counters(
+                "payloads",
+                "Answers to getPayload, by whose block it was.",
+                ["source"],
+            ),
+            sealing: registry.histogram(
+                "seal_seconds",
+                "From the order to finish to a sealed block.",
+                LATENCY_SECONDS,
+            ),
+            retractions: registry.counters(
+                "retractions",
+                "Preconfirmed transactions taken back, by cause.",
+                ["cause"],
+            ),
+            submissions: registry.counters(
+                "submissions",
+                "Transactions offered to the pool, by outcome.",
+                ["outcome"],
+            ),
+            epoch: registry
+                .gauge("lease_epoch", "The epoch of the lease held; 0 before the first."),
+        }
+    }
+
+    pub(crate) fn flashblock(&self, flashblock: &Flashblock, published_in: Duration) {
+        let is_last = if flashblock.is_last() { "true" } else { "false" };
+        self.flashblocks.get([is_last]).inc();
+        self.transactions.observe(flashblock.transactions().len() as f64);
+        self.signing.observe(published_in.as_secs_f64());
+    }
+
+    pub(crate) fn retracted(&self, retractions: &[Retraction]) {
+        for retraction in retractions {
+            self.retractions.get([retraction.cause.as_str()]).inc();
+        }
+    }
+
+    pub(crate) fn build_ended(&self, end: BuildEnd) {
+        let label = match end {
+            BuildEnd::Sealed => "sealed",
+            BuildEnd::Abandoned(reason) => reason.as_str(),
+        };
+        self.builds.get([label]).inc();
+    }
+
+    pub(crate) fn sealed(&self, took: Duration) {
+        self.sealing.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn payload(&self, source: &'static str) {
+        self.payloads.get([source]).inc();
+    }
+
+    pub(crate) fn submission(&self, outcome: &'static str) {
+        self.submissions.get([outcome]).inc();
+    }
+
+    pub(crate) fn epoch(&self, epoch: Epoch) {
+        self.epoch.set(i64::try_from(epoch.get()).unwrap_or(i64::MAX));
+    }
+}

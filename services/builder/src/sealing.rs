@@ -1,0 +1,236 @@
+//! Sealing: from an executed block to one that the execution client calls VALID (D12).
+//!
+//! The state root comes from the execution client, which executes the same transactions
+//! (`testing_buildBlockV1`); everything else is ours, and is compared with what the client found.
+//! What comes out is checked by newPayload before anybody gets it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use alloy_consensus::{BlockHeader as _, Transaction as _, TxReceipt as _};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_rpc_types_engine::{
+    BlobsBundleV1, ExecutionPayloadV3, PayloadAttributes, PayloadStatusEnum,
+};
+use preconf_chain::{Block, Header, Transaction};
+use preconf_engine::{
+    EngineClient, EngineError,
+    payload::{envelope_v3, envelope_v4, to_payload, versioned_hashes},
+    proxy::PayloadVersion,
+};
+use preconf_evm::{ExecutionError, Outcome, Paused};
+use preconf_state::StateCache;
+use preconf_upstream::{StateFetcher, UpstreamError};
+use serde_json::value::{RawValue, to_raw_value};
+
+/// How often state that the end of a block needs is fetched before it is given up.
+const STATE_ROUNDS: u32 = 16;
+
+/// A block that the execution client has called VALID.
+#[derive(Debug)]
+pub(crate) struct SealedBlock {
+    /// Its hash.
+    pub(crate) hash: B256,
+    /// Its header.
+    pub(crate) header: Header,
+    /// Its transactions.
+    pub(crate) transactions: Vec<Transaction>,
+    /// The state after it, as far as it is in memory.
+    pub(crate) cache: StateCache,
+    payload: ExecutionPayloadV3,
+    requests: Vec<Bytes>,
+    value: U256,
+}
+
+/// Why a block could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealError {
+    #[error("executing the end of the block")]
+    Execution(#[source] ExecutionError),
+    #[error("reading the state that the end of the block needs")]
+    State(#[source] UpstreamError),
+    #[error("asking the execution client for the state root")]
+    StateRoot(#[source] UpstreamError),
+    #[error("the execution client finds {field} {theirs}, we find {ours}")]
+    Divergence { field: &'static str, ours: String, theirs: String },
+    #[error("asking the execution client whether the block is valid")]
+    NewPayload(#[source] EngineError),
+    #[error("the execution client does not call the block valid: {0}")]
+    NotValid(String),
+    #[error("the executor panicked")]
+    Panicked,
+}
+
+/// What sealing needs besides the block.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealer {
+    pub(crate) fetcher: StateFetcher,
+    pub(crate) engine: EngineClient,
+    pub(crate) deadline: Duration,
+}
+
+impl Sealer {
+    /// Seals `block`, which was asked for with `attributes`.
+    pub(crate) async fn seal(
+        &self,
+        block: Paused<StateCache>,
+        attributes: &PayloadAttributes,
+    ) -> Result<SealedBlock, SealError> {
+        let outcome = Arc::new(self.finish(block).await?);
+        let encoded: Vec<Bytes> =
+            outcome.transactions.iter().map(|transaction| transaction.encoded().clone()).collect();
+        let theirs = self.fetcher.upstream().testing_build_block(
+            outcome.block.parent_hash,
+            attributes,
+            &encoded,
+            &outcome.block.extra_data,
+        );
+        let theirs = theirs.await.map_err(SealError::StateRoot)?;
+        let payload = theirs.envelope_inner.execution_payload;
+        let state_root = payload.payload_inner.payload_inner.state_root;
+
+        let ours = blocking({
+            let outcome = outcome.clone();
+            move || outcome.block(state_root)
+        });
+        let ours = ours.await?;
+        compare(&ours, &payload, &outcome.requests, &theirs.execution_requests)?;
+        self.validate(&outcome, ours).await
+    }
+
+    /// Executes what comes after the last transaction.
+    async fn finish(&self, block: Paused<StateCache>) -> Result<Outcome<StateCache>, SealError> {
+        let mut rounds = 0;
+        loop {
+            let attempt = block.clone();
+            match blocking(move || attempt.finish()).await? {
+                Ok(outcome) => return Ok(outcome),
+                Err(ExecutionError::NeedState(keys)) if rounds < STATE_ROUNDS => {
+                    rounds += 1;
+                    let cache = block.overlay().reader();
+                    self.fetcher.ensure(cache, &keys).await.map_err(SealError::State)?;
+                }
+                Err(error) => return Err(SealError::Execution(error)),
+            }
+        }
+    }
+
+    async fn validate(
+        &self,
+        outcome: &Outcome<StateCache>,
+        block: Block,
+    ) -> Result<SealedBlock, SealError> {
+        let hash = block.header.hash_slow();
+        let payload = to_payload(&block);
+        let requests: Vec<Bytes> = outcome.requests.iter().cloned().collect();
+        let blobs = versioned_hashes(&block);
+        let status = self.engine.new_payload_v4(
+            &payload,
+            &blobs,
+            block.header.parent_beacon_block_root.unwrap_or_default(),
+            &requests,
+            self.deadline,
+        );
+        let status = status.await.map_err(SealError::NewPayload)?;
+        if status.status != PayloadStatusEnum::Valid {
+            return Err(SealError::NotValid(status.status.to_string()));
+        }
+        let cache = outcome.overlay.reader().advance(&outcome.diff(), block.header.number, hash);
+        Ok(SealedBlock {
+            hash,
+            transactions: outcome.transactions.clone(),
+            cache,
+            payload,
+            requests,
+            value: value(outcome),
+            header: block.header,
+        })
+    }
+}
+
+impl SealedBlock {
+    /// The answer to getPayload.
+    pub(crate) fn envelope(
+        &self,
+        version: PayloadVersion,
+    ) -> Result<Box<RawValue>, serde_json::Error> {
+        let (payload, bundle) = (self.payload.clone(), BlobsBundleV1::default());
+        match version {
+            PayloadVersion::V3 => to_raw_value(&envelope_v3(payload, self.value, bundle)),
+            PayloadVersion::V4 => {
+                let requests = self.requests.clone();
+                to_raw_value(&envelope_v4(payload, self.value, bundle, requests))
+            }
+        }
+    }
+
+    /// Sender, nonce and hash of each transaction.
+    pub(crate) fn used(&self) -> Vec<(Address, u64, B256)> {
+        used(&self.transactions)
+    }
+}
+
+/// Sender, nonce and hash of each transaction.
+pub(crate) fn used(transactions: &[Transaction]) -> Vec<(Address, u64, B256)> {
+    let used = transactions.iter().map(|transaction| {
+        (transaction.signer(), transaction.envelope().nonce(), *transaction.hash())
+    });
+    used.collect()
+}
+
+/// What the execution client found for the same transactions must be what we found.
+fn compare(
+    ours: &Block,
+    theirs: &ExecutionPayloadV3,
+    our_requests: &alloy_eips::eip7685::Requests,
+    their_requests: &alloy_eips::eip7685::Requests,
+) -> Result<(), SealError> {
+    let payload = &theirs.payload_inner.payload_inner;
+    let header = &ours.header;
+    let fields: BTreeMap<&'static str, (String, String)> = BTreeMap::from([
+        (
+            "transactions",
+            (ours.body.transactions.len().to_string(), payload.transactions.len().to_string()),
+        ),
+        ("gasUsed", (header.gas_used.to_string(), payload.gas_used.to_string())),
+        ("receiptsRoot", (header.receipts_root.to_string(), payload.receipts_root.to_string())),
+        ("logsBloom", (header.logs_bloom().to_string(), payload.logs_bloom.to_string())),
+        (
+            "blobGasUsed",
+            (
+                header.blob_gas_used.unwrap_or_default().to_string(),
+                theirs.blob_gas_used.to_string(),
+            ),
+        ),
+        (
+            "executionRequests",
+            (our_requests.requests_hash().to_string(), their_requests.requests_hash().to_string()),
+        ),
+    ]);
+    for (field, (ours, theirs)) in fields {
+        if ours != theirs {
+            return Err(SealError::Divergence { field, ours, theirs });
+        }
+    }
+    Ok(())
+}
+
+/// What the fee recipient earns: the tips of all transactions, in wei.
+fn value(outcome: &Outcome<StateCache>) -> U256 {
+    let base_fee = outcome.block.base_fee_per_gas;
+    let mut before = 0;
+    let executed = outcome.transactions.iter().zip(&outcome.receipts);
+    let tips = executed.map(|(transaction, receipt)| {
+        let gas = receipt.cumulative_gas_used() - before;
+        before = receipt.cumulative_gas_used();
+        let tip = transaction.envelope().effective_tip_per_gas(base_fee).unwrap_or_default();
+        U256::from(tip) * U256::from(gas)
+    });
+    tips.fold(U256::ZERO, U256::saturating_add)
+}
+
+/// Runs work that takes longer than the runtime should wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SealError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SealError::Panicked)
+}

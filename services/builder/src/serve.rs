@@ -1,0 +1,180 @@
+//! Wiring: listeners, tasks, and who owns them.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use axum::serve::ListenerExt;
+use parking_lot::Mutex;
+use preconf_chassis::{Backoff, Context, Exit, channel, grpc};
+use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
+use preconf_upstream::{StateFetcher, Upstream, UpstreamConfig};
+use preconf_wire::{feed, ingress, signer::SignerClient};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tonic::service::Routes;
+use tracing::warn;
+
+use crate::{
+    Prepared, build::BuildThread, feed::Feed, ingress::Ingress, metrics::Metrics,
+    publisher::Publisher, sequencer::Sequencer,
+};
+
+/// How long the signer may take.
+const SIGNER_DEADLINE: Duration = Duration::from_millis(500);
+/// Flashblocks, openings and ends that wait to be published: a few for each build.
+const OUTGOING: usize = 64;
+/// Forkchoice updates that wait to be acted upon.
+const WANTED: usize = 16;
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// If a listener cannot be bound, or the execution client is of another chain.
+pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
+    let Prepared { config, spec, inbound, outbound, security } = prepared;
+    let metrics = Arc::new(Metrics::new(&context.registry));
+
+    let engine = EngineClient::new(&config.execution_engine_url, outbound)?;
+    let upstream = Upstream::new(UpstreamConfig::new(config.execution_url.clone()))?;
+    let signer = SignerClient::new(channel(&config.signer, &security)?, SIGNER_DEADLINE);
+
+    let (thread, orders, effects) =
+        BuildThread::new(spec.clone(), config.timing(), config.pool_limits());
+    let (outgoing, to_publish) = mpsc::channel(OUTGOING);
+    let (wanted, to_prepare) = mpsc::channel(WANTED);
+    let (published, reports) = mpsc::channel(OUTGOING);
+    let sequencer = Arc::new(Sequencer {
+        spec: spec.clone(),
+        fetcher: StateFetcher::new(upstream.clone()),
+        engine: engine.clone(),
+        metrics: metrics.clone(),
+        orders,
+        outgoing,
+        wanted,
+        gas_target: config.builder_gaslimit,
+        cache_entries: config.state_cache_entries,
+        seal_budget: Duration::from_millis(config.seal_budget_ms),
+        head: watch::Sender::new(None),
+        builds: Mutex::new(VecDeque::new()),
+        next_build: AtomicU64::new(1),
+    });
+    let origin = Arc::new(Feed::new(context.shutdown.clone()));
+    let lease = Duration::from_millis(config.lease_ms);
+    let publisher =
+        Publisher::new(signer, origin.clone(), metrics, config.lease_holder, lease, published);
+
+    let feed_listener = context.bind("feed", &config.feed_listen, &security).await?;
+    let ingress_listener = context.bind("ingress", &config.ingress_listen, &security).await?;
+    let engine_listener = TcpListener::bind(config.engine_addr).await.map_err(|source| {
+        io::Error::new(source.kind(), format!("binding {}: {source}", config.engine_addr))
+    })?;
+    context.announce("engine", &format_args!("http://{}", engine_listener.local_addr()?));
+
+    let tasks = &context.tasks;
+    tasks.spawn_thread("build", || thread.run());
+    let shutdown = context.shutdown.clone();
+    tasks.spawn("publish", async move {
+        tokio::select! {
+            () = publisher.run(to_publish) => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok::<(), Infallible>(())
+    });
+    spawn_until_shutdown(&context, "prepare", sequencer.clone().prepare(to_prepare));
+    spawn_until_shutdown(&context, "sequence", sequencer.clone().carry_out(effects, reports));
+    let check = context.health.check("execution client");
+    let learner = sequencer.clone();
+    let (chain_id, genesis) = (spec.chain_id(), spec.genesis_hash());
+    let shutdown = context.shutdown.clone();
+    tasks.spawn("learn the chain", async move {
+        let learn = learn_chain(&learner, &upstream, &check, chain_id, genesis);
+        tokio::select! {
+            learned = learn => learned?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        shutdown.cancelled().await;
+        Ok::<(), String>(())
+    });
+
+    let routes = Routes::new(feed::server(origin));
+    tasks.spawn("feed", grpc::serve(feed_listener, routes, context.shutdown.clone()));
+    let routes = Routes::new(ingress::server(Arc::new(Ingress::new(sequencer.clone()))));
+    tasks.spawn("ingress", grpc::serve(ingress_listener, routes, context.shutdown.clone()));
+
+    let proxy = EngineProxy::new(engine, inbound, sequencer, ProxyConfig::default());
+    let shutdown = context.shutdown.clone();
+    let engine_listener = engine_listener.tap_io(|stream| {
+        // A stream that cannot be tuned still serves.
+        let _ = stream.set_nodelay(true);
+    });
+    tasks.spawn("engine", async move {
+        let drain = async move { shutdown.cancelled().await };
+        axum::serve(engine_listener, proxy.router()).with_graceful_shutdown(drain).await
+    });
+    Ok(())
+}
+
+fn spawn_until_shutdown(
+    context: &Context,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let shutdown = context.shutdown.clone();
+    context.tasks.spawn(name, async move {
+        tokio::select! {
+            () = work => {}
+            () = shutdown.cancelled() => {}
+        }
+        Ok::<(), Infallible>(())
+    });
+}
+
+/// Waits for the execution client, and compares its chain with ours.
+async fn learn_chain(
+    sequencer: &Sequencer,
+    upstream: &Upstream,
+    check: &preconf_chassis::Check,
+    chain_id: u64,
+    genesis: alloy_primitives::B256,
+) -> Result<(), String> {
+    let mut backoff = Backoff::new();
+    check.not_ready("has not answered yet");
+    loop {
+        let asked = async {
+            let theirs = upstream.chain_id().await?;
+            let genesis = upstream.genesis_hash().await?;
+            Ok::<_, preconf_upstream::UpstreamError>((theirs, genesis, upstream.latest().await?))
+        };
+        match asked.await {
+            Ok((theirs, _, _)) if theirs != chain_id => {
+                return Err(format!(
+                    "{} has chain id {theirs}, the genesis file has {chain_id}",
+                    upstream.host()
+                ));
+            }
+            Ok((_, theirs, _)) if theirs != genesis => {
+                return Err(format!(
+                    "{} has genesis {theirs}, the genesis file gives {genesis}",
+                    upstream.host()
+                ));
+            }
+            Ok((_, _, head)) => {
+                sequencer.learn_head(head).await;
+                check.ready();
+                return Ok(());
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "no answer yet");
+                check.not_ready(error.to_string());
+                backoff.wait().await;
+            }
+        }
+    }
+}
