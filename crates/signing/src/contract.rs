@@ -22,7 +22,7 @@ pub struct Head {
     pub position: Option<Position>,
     /// The last digest; zero before the first.
     pub digest: Digest,
-    /// The number of the newest session; 0 before the first.
+    /// The number of the newest session; before the first, the one that numbering starts after.
     pub last_seq: Seq,
 }
 

@@ -22,6 +22,10 @@ use crate::{
 
 /// A retraction list is the largest thing the signer is sent.
 const MAX_SIGNER_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes of a holder's name.
+const MAX_HOLDER_BYTES: usize = 64;
+/// The most retractions in one list: as many as a flashblock has transactions.
+const MAX_RETRACTIONS: usize = preconf_primitives::MAX_FLASHBLOCK_TRANSACTIONS;
 
 /// Why the signer did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +133,7 @@ impl<S: SignerService> proto::signer_server::Signer for Adapter<S> {
         request: Request<proto::AcquireLeaseRequest>,
     ) -> Result<Response<proto::AcquireLeaseResponse>, Status> {
         let proto::AcquireLeaseRequest { holder, duration_ms } = request.into_inner();
+        at_most("holder", holder.len(), MAX_HOLDER_BYTES)?;
         let duration = Duration::from_millis(duration_ms);
         let lease = self.0.acquire_lease(holder, duration).await.map_err(refusal)?;
         Ok(Response::new(lease.into()))
@@ -197,6 +202,7 @@ impl<S: SignerService> proto::signer_server::Signer for Adapter<S> {
         request: Request<proto::RetractRequest>,
     ) -> Result<Response<proto::RetractResponse>, Status> {
         let proto::RetractRequest { epoch, at, block_number, retractions } = request.into_inner();
+        at_most("retractions", retractions.len(), MAX_RETRACTIONS)?;
         let retracted = Retracted {
             at: required("at", at)?.into(),
             block_number,
@@ -408,6 +414,13 @@ fn failed(status: Status) -> SignerError {
         }
         Err(_) => SignerError::Unavailable(Box::new(status)),
     }
+}
+
+fn at_most(path: &str, length: usize, limit: usize) -> Result<(), Invalid> {
+    if length > limit {
+        return Err(Invalid::new(path, format!("has a length of {length}, over {limit}")));
+    }
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {

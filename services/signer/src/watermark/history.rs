@@ -1,0 +1,131 @@
+//! The last sessions and what was signed in them.
+//!
+//! Bounded by the number of sessions and by that of flashblocks; when either bound is passed, the
+//! oldest session is forgotten. What is forgotten can no longer be proved, nor be signed again, but
+//! it cannot be contradicted either: only the newest session can be continued.
+
+use std::collections::VecDeque;
+
+use preconf_primitives::{Abandoned, Digest, MAX_INDEX, Position, Sealed, Seq, Session};
+use preconf_signing::SignerRefusalReason;
+
+use super::{Entry, Opened, Refused};
+
+/// How many sessions are remembered.
+pub const MAX_SESSIONS: usize = 64;
+/// How many flashblocks are remembered, besides those of the newest session.
+const MAX_ENTRIES: usize = 65_536;
+
+/// The last sessions, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    sessions: VecDeque<SessionLog>,
+}
+
+/// One session, from its opening to its end.
+#[derive(Clone, Debug)]
+pub(super) struct SessionLog {
+    opened: Opened,
+    entries: Vec<Entry>,
+    end: Option<End>,
+}
+
+/// How a session ended, other than by `is_last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Abandoned(Abandoned),
+    Sealed(Sealed),
+}
+
+impl History {
+    pub(super) fn get(&self, seq: Seq) -> Option<&SessionLog> {
+        let at = self.sessions.binary_search_by_key(&seq, |log| log.session().seq).ok()?;
+        self.sessions.get(at)
+    }
+
+    pub(super) fn newest(&self) -> Option<&SessionLog> {
+        self.sessions.back()
+    }
+
+    /// How many of the sessions are for this block.
+    pub(super) fn sessions_for(&self, block_number: u64) -> usize {
+        self.sessions.iter().filter(|log| log.session().block_number == block_number).count()
+    }
+
+    pub(super) fn open(&mut self, opened: Opened) {
+        let newest = self.newest().map(|log| log.session().seq);
+        assert!(newest < Some(opened.session.seq), "{newest:?} was followed by {opened:?}");
+        self.sessions.push_back(SessionLog { opened, entries: Vec::new(), end: None });
+        let mut entries: usize = self.sessions.iter().map(|log| log.entries.len()).sum();
+        while self.sessions.len() > MAX_SESSIONS || entries > MAX_ENTRIES {
+            entries -= self.sessions.pop_front().map_or(0, |log| log.entries.len());
+        }
+    }
+
+    pub(super) fn append(&mut self, entry: Entry) {
+        let log = self.newest_mut(entry.position.seq);
+        assert_eq!(entry.position, log.next_position(), "the record has no holes");
+        assert!(log.end.is_none(), "nothing follows the end of a session");
+        log.entries.push(entry);
+    }
+
+    pub(super) fn end(&mut self, seq: Seq, end: End) {
+        let log = self.newest_mut(seq);
+        assert!(log.end.is_none(), "a session ends once");
+        log.end = Some(end);
+    }
+
+    fn newest_mut(&mut self, seq: Seq) -> &mut SessionLog {
+        let log = self.sessions.back_mut();
+        log.filter(|log| log.session().seq == seq)
+            .unwrap_or_else(|| panic!("session {seq} is not the newest"))
+    }
+}
+
+impl SessionLog {
+    pub(super) const fn session(&self) -> &Session {
+        &self.opened.session
+    }
+
+    pub(super) const fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    pub(super) fn entry(&self, index: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    pub(super) fn last(&self) -> Option<&Entry> {
+        self.entries.last()
+    }
+
+    pub(super) const fn end_record(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The last digest; of the session before, if nothing was signed in this one.
+    pub(super) fn last_digest(&self) -> Digest {
+        self.last().map_or(self.opened.parent_digest, |entry| entry.digest)
+    }
+
+    /// The position after the last one.
+    pub(super) fn next_position(&self) -> Position {
+        Position::new(self.session().seq, self.entries.len() as u64)
+    }
+
+    /// Whether nothing happened in it since it was opened.
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.entries.is_empty() && self.end.is_none()
+    }
+
+    /// Whether no flashblock can follow: it was ended, ended itself, or is full.
+    pub(super) fn has_ended(&self) -> bool {
+        let is_full = self.entries.len() as u64 > MAX_INDEX;
+        self.end.is_some() || is_full || self.last().is_some_and(|entry| entry.is_last)
+    }
+
+    /// A refusal that shows the last flashblock of this session.
+    pub(super) fn refused(&self, reason: SignerRefusalReason) -> Refused {
+        Refused { evidence: self.last().copied().map(Box::new), ..Refused::new(reason) }
+    }
+}
