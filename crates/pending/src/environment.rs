@@ -158,11 +158,13 @@ mod tests {
         assert_eq!((block.number, block.timestamp), (1, 102));
     }
 
+    type Change = fn(&mut Base);
+
     #[test]
     fn each_value_that_does_not_follow_is_refused() {
         let spec = spec();
         let parent = spec.genesis_header();
-        let changes: [(&str, fn(&mut Base)); 7] = [
+        let changes: [(&str, Change); 7] = [
             ("parent hash", |base| base.parent_hash = B256::ZERO),
             ("number", |base| base.block_number = 2),
             ("time", |base| base.timestamp = 100),

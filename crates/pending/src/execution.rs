@@ -130,7 +130,7 @@ enum Stage {
     #[default]
     Waiting,
     Open(Box<Paused<StateCache>>),
-    Closed(Closed),
+    Closed(Box<Closed>),
     Refused(Refusal),
 }
 
@@ -235,7 +235,7 @@ impl Execution {
                 let closing =
                     Closing { diff: outcome.closing.clone(), requests_hash: header.requests_hash };
                 let diff = Arc::new(outcome.diff());
-                self.stage = Stage::Closed(Closed { header, diff, closing });
+                self.stage = Stage::Closed(Box::new(Closed { header, diff, closing }));
                 Progressed::Closed
             }
             Err(ExecutionError::NeedState(keys)) => {

@@ -98,6 +98,8 @@ pub struct Machine {
     sessions: BTreeMap<Seq, Session>,
     /// The canonical head and what is known of the state after it.
     canonical: Option<(CanonicalHead, StateCache)>,
+    /// Hashes of the blocks below the canonical head, oldest first.
+    ancestors: VecDeque<B256>,
     promises: Promises,
     statements: VecDeque<Digest>,
     shown: show::Shown,
@@ -116,6 +118,7 @@ impl Machine {
             repair: Repair::default(),
             sessions: BTreeMap::new(),
             canonical: None,
+            ancestors: VecDeque::new(),
             promises: Promises::default(),
             statements: VecDeque::new(),
             shown: show::Shown::new(),
@@ -245,6 +248,14 @@ impl Machine {
         self.progressed(seq, progressed)
     }
 
+    /// Where the execution is: the first flashblock that is not executed of the session whose turn
+    /// it is, received or not.
+    pub fn next_position(&self) -> Option<Position> {
+        let seq = *self.line().last()?;
+        let executed = self.sessions.get(&seq)?.executed().len() as u64;
+        Some(Position::new(seq, executed))
+    }
+
     /// The state that the execution waits for.
     pub const fn need(&self) -> Option<&Need> {
         self.need.as_ref()
@@ -335,7 +346,7 @@ impl Machine {
             return Reception::Late;
         }
         let bytes = received.flashblock().transaction_bytes();
-        if !self.make_room(bytes) {
+        if !self.make_room(1, bytes) {
             return Reception::NoRoom;
         }
         if let Some(session) = Session::open(received) {
@@ -350,7 +361,7 @@ impl Machine {
         if !self.sessions.contains_key(&seq) {
             return Reception::Late;
         }
-        let has_room = self.make_room(bytes);
+        let has_room = self.make_room(0, bytes);
         let limit = self.limits.session_bytes;
         let Some(session) = self.sessions.get_mut(&seq) else { return Reception::NoRoom };
         if !has_room || session.bytes + bytes > limit {
@@ -361,13 +372,13 @@ impl Machine {
         Reception::Accepted
     }
 
-    /// Forgets the oldest sessions that nobody is shown until there is room for one more session
-    /// and this many bytes. Says whether there is.
-    fn make_room(&mut self, bytes: usize) -> bool {
+    /// Forgets the oldest sessions that nobody is shown until there is room for so many more
+    /// sessions and bytes. Says whether there is.
+    fn make_room(&mut self, sessions: usize, bytes: usize) -> bool {
         let newest = self.progress.position().map(|position| position.seq);
         loop {
             let (count, held) = self.held();
-            if count < self.limits.sessions && held + bytes <= self.limits.bytes {
+            if count + sessions <= self.limits.sessions && held + bytes <= self.limits.bytes {
                 return true;
             }
             let spare = self.sessions.values().find(|session| {

@@ -43,9 +43,10 @@ impl Repair {
         self.asked = self.asked.filter(|(from, _)| !(wanted..next).contains(from));
     }
 
-    /// Notes that the feed has come to this position.
+    /// Notes that the feed has come to this position. What was missing before it no longer matters.
     pub(crate) fn reached(&mut self, position: Position) {
         self.asked = self.asked.filter(|(from, _)| *from > position);
+        self.given_up = self.given_up.filter(|(wanted, _)| *wanted > position);
     }
 
     /// Where a replay that is awaited begins.
@@ -98,5 +99,14 @@ mod tests {
         assert!(!repair.ask(at(3), now + REPLAY_PATIENCE));
         assert!(repair.was_in_vain(at(5)) && !repair.was_in_vain(at(6)));
         assert!(repair.ask(at(6), now));
+    }
+
+    #[test]
+    fn a_hint_ends_with_the_gap_that_it_was_about() {
+        let (mut repair, now) = (Repair::default(), Instant::now());
+        repair.give_up(at(0), at(u64::MAX));
+        assert!(!repair.ask(at(3), now));
+        repair.reached(at(1));
+        assert!(repair.ask(at(3), now));
     }
 }

@@ -13,11 +13,18 @@ use crate::{
     session::Session,
 };
 
+/// How many blocks below the canonical head are known by their hashes.
+const MAX_ANCESTORS: usize = 64;
+
 /// What a canonical block is to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadRelation {
     /// It is the head already.
     Known,
+    /// It is below the head: said by a client, one of several perhaps, that is behind. Taken for
+    /// the head it would take back what is canonical; a chain that really goes back goes on with
+    /// another block, which is then foreign.
+    Ancestor,
     /// It is a block that was executed here before.
     Ours,
     /// It is another block than the one that was promised.
@@ -31,6 +38,7 @@ impl HeadRelation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Known => "known",
+            Self::Ancestor => "ancestor",
             Self::Ours => "ours",
             Self::Foreign => "foreign",
             Self::Unpromised => "unpromised",
@@ -50,8 +58,12 @@ pub struct HeadReport {
 impl Machine {
     /// Takes the head of the canonical chain.
     pub fn head(&mut self, head: CanonicalHead) -> HeadReport {
+        let unchanged = |relation| HeadReport { relation, audit: Audit::default() };
         if self.canonical().is_some_and(|known| known.hash == head.hash) {
-            return HeadReport { relation: HeadRelation::Known, audit: Audit::default() };
+            return unchanged(HeadRelation::Known);
+        }
+        if self.ancestors.contains(&head.hash) {
+            return unchanged(HeadRelation::Ancestor);
         }
         let (hash, number) = (head.hash, head.header.number);
         for session in self.sessions.values_mut().filter(|session| session.number == number) {
@@ -61,6 +73,7 @@ impl Machine {
         }
         let cache = self.state_after(&self.path_to(hash), &head);
         let is_ours = self.ours(hash).is_some();
+        self.remember_ancestors(&head);
         self.canonical = Some((head, cache));
         let (is_promised, audit) = self.settle_canonical(hash, number);
         self.sessions.retain(|_, session| session.number > number);
@@ -96,6 +109,21 @@ impl Machine {
         Some(audit)
     }
 
+    /// Notes what is below the next head, as far as it is known.
+    fn remember_ancestors(&mut self, head: &CanonicalHead) {
+        let parent = head.header.parent_hash;
+        match self.canonical().map(|known| known.hash) {
+            Some(known) if known == parent => self.ancestors.push_back(known),
+            Some(_) | None => match self.ancestors.iter().position(|hash| *hash == parent) {
+                Some(at) => self.ancestors.truncate(at + 1),
+                None => self.ancestors.clear(),
+            },
+        }
+        if self.ancestors.len() > MAX_ANCESTORS {
+            self.ancestors.pop_front();
+        }
+    }
+
     /// The session that is this block.
     fn ours(&self, hash: B256) -> Option<&Session> {
         self.sessions.values().find(|session| session.is_block(hash))
@@ -118,6 +146,9 @@ impl Machine {
 
     /// What is known of the state after a block: what was known before it and what it changed, if
     /// it was executed here; otherwise nothing.
+    ///
+    /// That the header is the same shows the same receipts, gas and requests; it does not show the
+    /// same state, since no root is computed here.
     fn state_after(&self, path: &[Seq], head: &CanonicalHead) -> StateCache {
         let fresh = || StateCache::new(head.header.number, head.hash, self.limits.cache);
         let Some((_, cache)) = &self.canonical else { return fresh() };

@@ -227,6 +227,36 @@ fn a_head_that_jumps_over_our_blocks_takes_them_along() {
 }
 
 #[test]
+fn a_client_that_is_behind_takes_nothing_back() {
+    let mut rig = Rig::new();
+    let (_, first) = rig.whole_block(&rig.genesis.clone(), &[&[transfer(1, 0)]]);
+    rig.head(&first);
+    let two = [transfer(1, 1)];
+    let mut building = rig.sequencer.open(&first);
+    let signed = rig.sequencer.flashblock(&mut building, &two);
+    rig.deliver(&signed);
+
+    assert_eq!(rig.head(&rig.genesis.clone()).relation, HeadRelation::Ancestor);
+    assert_eq!(rig.head(&first).relation, HeadRelation::Known);
+    assert_eq!(rig.shown(), [hashes(&two)]);
+}
+
+#[test]
+fn a_chain_that_goes_back_and_forth_is_followed() {
+    let mut rig = Rig::new();
+    let [one, other] = [[transfer(1, 0)], [transfer(2, 0)]];
+    let [one, other] = [&one, &other].map(|txs| rig.sequencer.foreign(&rig.genesis, txs));
+    for known in [&one, &other, &one] {
+        rig.head(known);
+        assert_eq!(rig.snapshot().canonical.hash, known.hash);
+        let mut building = rig.sequencer.open(known);
+        let signed = rig.sequencer.flashblock(&mut building, &[transfer(3, 0)]);
+        rig.deliver(&signed);
+        assert_eq!(rig.shown(), [hashes(&[transfer(3, 0)])]);
+    }
+}
+
+#[test]
 fn no_more_than_the_greatest_depth_is_pending() {
     let mut rig = Rig::new();
     let mut parent = rig.genesis.clone();

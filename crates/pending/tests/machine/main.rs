@@ -4,6 +4,7 @@
 
 mod audit;
 mod chain;
+mod need;
 mod order;
 mod random;
 mod rebuild;

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 enum Entry {
     Flashblock(Received),
-    Sealed(Verified<SignedStatement<Sealed>>),
+    Sealed(Box<Verified<SignedStatement<Sealed>>>),
 }
 
 /// A chain of blocks as it was published, one of which was built twice.
@@ -45,7 +45,7 @@ static LOG: LazyLock<Log> = LazyLock::new(|| {
         let last = rig.sequencer.last(&mut building, &[]);
         entries.push(Entry::Flashblock(rig.received(&last)));
         let (sealed, known) = rig.sequencer.seal(&building);
-        entries.push(Entry::Sealed(rig.verifier.sealed(sealed).unwrap()));
+        entries.push(Entry::Sealed(Box::new(rig.verifier.sealed(sealed).unwrap())));
         blocks.push(known.clone());
         parent = known;
     }
@@ -84,7 +84,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
 fn deliver(rig: &mut Rig, entry: &Entry) {
     match entry {
         Entry::Flashblock(received) => drop(rig.machine.flashblock(received.clone(), rig.now)),
-        Entry::Sealed(verified) => drop(rig.machine.sealed(verified.clone(), rig.now)),
+        Entry::Sealed(verified) => drop(rig.machine.sealed(Verified::clone(verified), rig.now)),
     }
     rig.run();
 }

@@ -96,7 +96,7 @@ fn the_child_of_a_rebuilt_block_goes_with_it() {
     let mut new = rig.sequencer.open(&rig.genesis);
     let signed = rig.sequencer.flashblock(&mut new, std::slice::from_ref(&a));
     rig.deliver(&signed);
-    assert_eq!(rig.shown(), [hashes(&[a.clone()]), hashes(&[b.clone()])]);
+    assert_eq!(rig.shown(), [[*a.hash()], [*b.hash()]]);
 
     let signed = rig.sequencer.flashblock(&mut new, std::slice::from_ref(&b));
     rig.deliver(&signed);

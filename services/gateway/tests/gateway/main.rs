@@ -1,0 +1,15 @@
+//! A real gateway between a scripted builder and real WebSocket and gRPC readers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it fails"
+)]
+
+mod builder;
+mod sequencer;
+mod world;
+
+mod faults;
+mod limits;
+mod readers;

@@ -1,0 +1,208 @@
+//! Following the consumer: updates in, views out.
+//!
+//! Invariants: there is one newest view, and it changes as a whole; an update that has no meaning,
+//! or does not fit to those before it, ends the connection and changes nothing that is served; each
+//! connection starts from nothing. A view that is older than the limit is not given out, whether or
+//! not the consumer is connected: answers then come from the execution client.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::StreamExt;
+use preconf_chassis::{Backoff, Chain, Check, Shutdown};
+use preconf_pending::snapshot::{BadUpdate, SnapshotStore, Update};
+use preconf_wire::pending::{PendingClient, PendingError};
+use tokio::{
+    sync::watch,
+    task::{JoinError, spawn_blocking},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, info, warn};
+
+use crate::{metrics::Metrics, view::View};
+
+/// How long the consumer may take to accept a subscription.
+const SUBSCRIBE: Duration = Duration::from_secs(5);
+
+type Newest = Option<Arc<View>>;
+
+/// Where the newest view is found. Clones see the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Views {
+    newest: watch::Receiver<Newest>,
+    max_age: Duration,
+}
+
+impl Views {
+    /// A place for views, still empty, and its only writer.
+    pub(crate) fn new(max_age: Duration) -> (Publisher, Self) {
+        let (publish, newest) = watch::channel(None);
+        (Publisher(publish), Self { newest, max_age })
+    }
+
+    /// The newest view, unless it is too old. A request calls this once.
+    pub(crate) fn current(&self) -> Newest {
+        let view = self.newest.borrow().clone()?;
+        (view.received.elapsed() <= self.max_age).then_some(view)
+    }
+
+    /// Keeps readiness in step with whether there is a fresh view.
+    pub(crate) async fn report(
+        mut self,
+        check: Check,
+        shutdown: Shutdown,
+    ) -> Result<(), Infallible> {
+        let reports = async {
+            loop {
+                let newest = self.newest.borrow_and_update().clone();
+                let deadline = newest.as_ref().map(|view| view.received + self.max_age);
+                let changed = match (newest, deadline) {
+                    (Some(view), Some(deadline)) if view.received.elapsed() <= self.max_age => {
+                        check.ready();
+                        // The deadline has passed only when it lies behind: one tick further.
+                        let stale = deadline + Duration::from_millis(1);
+                        timeout_at(stale, self.newest.changed()).await.unwrap_or(Ok(()))
+                    }
+                    (Some(_), _) => {
+                        check.not_ready("the newest snapshot of the consumer is too old");
+                        self.newest.changed().await
+                    }
+                    (None, _) => {
+                        check.not_ready("no snapshot from the consumer yet");
+                        self.newest.changed().await
+                    }
+                };
+                if changed.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = reports => {}
+            () = shutdown.cancelled() => {}
+        }
+        shutdown.cancelled().await;
+        Ok(())
+    }
+}
+
+/// The only writer of [`Views`].
+#[derive(Debug)]
+pub(crate) struct Publisher(watch::Sender<Newest>);
+
+/// Why a connection to the consumer ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the consumer did not answer in time")]
+    TooSlow,
+    #[error("the consumer's stream cannot be used")]
+    Stream(#[source] PendingError),
+    #[error("the consumer ended the stream")]
+    Closed,
+    #[error("an update does not fit to those before it")]
+    BadUpdate(#[source] BadUpdate),
+    #[error("an update could not be prepared for answers")]
+    Unusable(#[source] JoinError),
+}
+
+impl Ended {
+    /// The label in metrics of the update at fault, if one is.
+    const fn update(&self) -> Option<&'static str> {
+        match self {
+            Self::Stream(PendingError::Invalid(_)) => Some("invalid"),
+            Self::BadUpdate(_) | Self::Unusable(_) => Some("bad"),
+            Self::TooSlow | Self::Stream(PendingError::Stream(_)) | Self::Closed => None,
+        }
+    }
+}
+
+/// Follows one consumer.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    client: PendingClient,
+    publisher: Publisher,
+    metrics: Metrics,
+    backoff: Backoff,
+}
+
+impl Follower {
+    pub(crate) const fn new(client: PendingClient, publisher: Publisher, metrics: Metrics) -> Self {
+        Self { client, publisher, metrics, backoff: Backoff::new() }
+    }
+
+    /// Follows until shutdown, whatever the consumer does.
+    pub(crate) async fn follow(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        let follow = async {
+            let mut failures = 0_u32;
+            loop {
+                let Err(ended) = self.connection(&mut failures).await;
+                self.complain(&ended, failures);
+                failures = failures.saturating_add(1);
+                self.backoff.wait().await;
+            }
+        };
+        tokio::select! {
+            never = follow => never,
+            () = shutdown.cancelled() => Ok(()),
+        }
+    }
+
+    async fn connection(&mut self, failures: &mut u32) -> Result<Infallible, Ended> {
+        let updates = timeout(SUBSCRIBE, self.client.subscribe()).await;
+        let updates = updates.map_err(|_| Ended::TooSlow)?.map_err(Ended::Stream)?;
+        let mut updates = std::pin::pin!(updates);
+        let mut store = SnapshotStore::new();
+        while let Some(update) = updates.next().await {
+            let update = update.map_err(Ended::Stream)?;
+            let snapshot = store.apply(&update).map_err(Ended::BadUpdate)?;
+            let (id, previous) = (snapshot.id, self.publisher.0.borrow().clone());
+            let view = spawn_blocking(move || {
+                Arc::new(View::new(snapshot, previous.as_deref(), Instant::now()))
+            });
+            let view = view.await.map_err(Ended::Unusable)?;
+            self.count(&update, &view);
+            self.publisher.0.send_replace(Some(view));
+            if *failures > 0 || self.metrics.connected.get() == 0 {
+                info!(snapshot = id, failures, "following the consumer");
+            }
+            self.metrics.connected.set(1);
+            *failures = 0;
+            self.backoff.reset();
+        }
+        Err(Ended::Closed)
+    }
+
+    fn complain(&self, ended: &Ended, failures: u32) {
+        self.metrics.connected.set(0);
+        if let Some(outcome) = ended.update() {
+            self.metrics.updates.get([outcome]).inc();
+        }
+        let error = Chain(ended);
+        if failures == 0 {
+            warn!(%error, "the consumer is not followed");
+        } else {
+            debug!(%error, failures, "the consumer is still not followed");
+        }
+    }
+
+    fn count(&self, update: &Update, view: &View) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for executed in &update.executed {
+            let published = Duration::from_millis(executed.published_at_ms);
+            self.metrics.flashblock_age.observe(now.saturating_sub(published).as_secs_f64());
+        }
+        for retraction in &update.retracted {
+            info!(?retraction, "retracted");
+        }
+        self.metrics.retracted.inc_by(update.retracted.len() as u64);
+        self.metrics.updates.get(["applied"]).inc();
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.snapshot_id.set(gauge(view.snapshot.id));
+        self.metrics.snapshot_received.set(gauge(now.as_secs()));
+        self.metrics.snapshot_blocks.set(gauge(view.snapshot.blocks.len() as u64));
+        self.metrics.canonical_number.set(gauge(view.snapshot.canonical.number));
+    }
+}

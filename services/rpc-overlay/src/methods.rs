@@ -1,0 +1,212 @@
+//! Which method is answered from where: one table.
+//!
+//! | handling | meaning |
+//! |---|---|
+//! | served | computed from the snapshot; asked of the execution client if the snapshot has no say |
+//! | pinned | asked of the execution client, about the canonical block that the snapshot builds upon |
+//! | forwarded | asked of the execution client, word for word; so is every method not in the table |
+//! | refused | not offered, and why |
+//!
+//! Without a fresh snapshot, what is served or pinned is forwarded too.
+
+use alloy_primitives::B256;
+use alloy_rpc_types_eth::{BlockId, BlockNumberOrTag};
+
+use crate::{failure::Failure, params::Params, pin::Pin};
+
+/// How a method is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handling {
+    Served(Served),
+    Pinned(Pin),
+    Forwarded,
+    Refused(&'static str),
+}
+
+/// What the overlay computes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// An answer about one block.
+    At(AtBlock),
+    BlockNumber,
+    GasPrice,
+    Receipt,
+    SendRawTransaction,
+    TransactionByHash,
+}
+
+/// A question about one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AtBlock {
+    pub(crate) question: Question,
+    /// Where the block is named, and how.
+    pub(crate) index: usize,
+    pub(crate) named: Named,
+}
+
+/// What is asked about a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Balance,
+    Block,
+    BlockReceipts,
+    Call,
+    Code,
+    EstimateGas,
+    Nonce,
+    Slot,
+    Transaction,
+    TransactionCount,
+}
+
+/// How a parameter may name a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// By tag, number or hash (EIP-1898); if it is missing, the latest is meant.
+    Any,
+    /// By hash only.
+    ByHash,
+    /// By tag or number.
+    ByNumber,
+}
+
+impl AtBlock {
+    /// The block that the parameters name.
+    pub(crate) fn block(&self, params: &Params<'_>) -> Result<BlockId, Failure> {
+        let index = self.index;
+        match self.named {
+            Named::Any => Ok(params.optional(index, "block")?.unwrap_or_else(BlockId::latest)),
+            Named::ByHash => params.required::<B256>(index, "block hash").map(BlockId::from),
+            Named::ByNumber => {
+                params.required::<BlockNumberOrTag>(index, "block number").map(BlockId::from)
+            }
+        }
+    }
+}
+
+/// A method of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    /// Its name, `other` if the table does not have it: a label that no caller can invent.
+    pub(crate) name: &'static str,
+    pub(crate) handling: Handling,
+}
+
+/// Finds out how a method is handled.
+pub(crate) fn find(name: &str) -> Method {
+    match TABLE.binary_search_by_key(&name, |(known, _)| known) {
+        Ok(at) => {
+            let (name, handling) = TABLE[at];
+            Method { name, handling }
+        }
+        Err(_) => Method { name: "other", handling: unlisted(name) },
+    }
+}
+
+/// A public port takes questions to the execution client, never orders.
+fn unlisted(name: &str) -> Handling {
+    const ORDERS: [&str; 6] = ["admin_", "debug_set", "engine_", "miner_", "personal_", "testing_"];
+    if ORDERS.iter().any(|prefix| name.starts_with(prefix)) {
+        return Handling::Refused("it commands the execution client");
+    }
+    Handling::Forwarded
+}
+
+const fn at(question: Question, index: usize, named: Named) -> Handling {
+    Handling::Served(Served::At(AtBlock { question, index, named }))
+}
+
+const SUBSCRIPTION: Handling =
+    Handling::Refused("poll, or subscribe at the execution client; there are none yet");
+
+const NO_KEYS: Handling = Handling::Refused("nobody's keys are used for others");
+
+/// Every method with a handling of its own, in alphabetical order.
+const TABLE: &[(&str, Handling)] = {
+    use Handling::{Pinned, Refused, Served as S};
+    use Named::{Any, ByHash, ByNumber};
+    use Pin::{Block, Filter, Range};
+    use Question as Q;
+    &[
+        ("debug_accountRange", Pinned(Block(0))),
+        ("debug_getRawBlock", Pinned(Block(0))),
+        ("debug_getRawHeader", Pinned(Block(0))),
+        ("debug_getRawReceipts", Pinned(Block(0))),
+        ("debug_traceBlockByNumber", Pinned(Block(0))),
+        ("debug_traceCall", Pinned(Block(1))),
+        ("debug_traceCallMany", Pinned(Block(1))),
+        ("eth_blockNumber", S(Served::BlockNumber)),
+        ("eth_call", at(Q::Call, 1, Any)),
+        ("eth_callMany", Pinned(Block(1))),
+        ("eth_createAccessList", Pinned(Block(1))),
+        ("eth_estimateGas", at(Q::EstimateGas, 1, Any)),
+        ("eth_feeHistory", Pinned(Block(1))),
+        ("eth_gasPrice", S(Served::GasPrice)),
+        ("eth_getAccount", Pinned(Block(1))),
+        ("eth_getAccountInfo", Pinned(Block(1))),
+        ("eth_getBalance", at(Q::Balance, 1, Any)),
+        ("eth_getBlockAccessList", Pinned(Block(0))),
+        ("eth_getBlockByHash", at(Q::Block, 0, ByHash)),
+        ("eth_getBlockByNumber", at(Q::Block, 0, ByNumber)),
+        ("eth_getBlockReceipts", at(Q::BlockReceipts, 0, Any)),
+        ("eth_getBlockTransactionCountByHash", at(Q::TransactionCount, 0, ByHash)),
+        ("eth_getBlockTransactionCountByNumber", at(Q::TransactionCount, 0, ByNumber)),
+        ("eth_getCode", at(Q::Code, 1, Any)),
+        ("eth_getHeaderByNumber", Pinned(Block(0))),
+        ("eth_getLogs", Pinned(Filter(0))),
+        ("eth_getProof", Pinned(Block(2))),
+        ("eth_getRawTransactionByBlockNumberAndIndex", Pinned(Block(0))),
+        ("eth_getStorageAt", at(Q::Slot, 2, Any)),
+        ("eth_getStorageValues", Pinned(Block(1))),
+        ("eth_getTransactionByBlockHashAndIndex", at(Q::Transaction, 0, ByHash)),
+        ("eth_getTransactionByBlockNumberAndIndex", at(Q::Transaction, 0, ByNumber)),
+        ("eth_getTransactionByHash", S(Served::TransactionByHash)),
+        ("eth_getTransactionCount", at(Q::Nonce, 1, Any)),
+        ("eth_getTransactionReceipt", S(Served::Receipt)),
+        ("eth_getUncleByBlockNumberAndIndex", Pinned(Block(0))),
+        ("eth_getUncleCountByBlockNumber", Pinned(Block(0))),
+        ("eth_sendRawTransaction", S(Served::SendRawTransaction)),
+        (
+            "eth_sendRawTransactionSync",
+            Refused("use eth_sendRawTransaction and ask for the receipt"),
+        ),
+        ("eth_sendTransaction", NO_KEYS),
+        ("eth_sign", NO_KEYS),
+        ("eth_signTransaction", NO_KEYS),
+        ("eth_simulateV1", Pinned(Block(1))),
+        ("eth_subscribe", SUBSCRIPTION),
+        ("eth_unsubscribe", SUBSCRIPTION),
+        ("trace_block", Pinned(Block(0))),
+        ("trace_call", Pinned(Block(2))),
+        ("trace_callMany", Pinned(Block(1))),
+        ("trace_filter", Pinned(Range(0))),
+        ("trace_replayBlockTransactions", Pinned(Block(0))),
+    ]
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_so_that_every_method_is_found() {
+        assert!(TABLE.is_sorted_by(|(one, _), (next, _)| one < next));
+        for (name, handling) in TABLE {
+            let found = find(name);
+            assert_eq!((found.name, found.handling), (*name, *handling));
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_forwarded_unless_it_is_an_order() {
+        for name in ["eth_chainId", "net_version", "debug_traceTransaction", "x", ""] {
+            assert_eq!(find(name).handling, Handling::Forwarded, "{name}");
+            assert_eq!(find(name).name, "other");
+        }
+        for name in
+            ["admin_stopHTTP", "debug_setHead", "engine_newPayloadV4", "testing_buildBlockV1"]
+        {
+            assert!(matches!(find(name).handling, Handling::Refused(_)), "{name}");
+        }
+    }
+}

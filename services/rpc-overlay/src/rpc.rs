@@ -1,0 +1,291 @@
+//! From a request to its answer.
+//!
+//! A request takes one view, once, and is answered from it and from nothing newer. What the view
+//! has no say in is asked of the execution client. Two answers look beyond the snapshot on purpose:
+//! the nonce at `pending`, and a transaction by its hash, also ask the sequencer's pool.
+
+mod state;
+
+use std::{fmt, pin::pin, sync::Arc};
+
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use alloy_rpc_types_eth::{BlockId, Index};
+use futures_util::future::join;
+use preconf_chain::{ChainSpec, rpc::RpcTransaction};
+use preconf_upstream::StateFetcher;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::Semaphore;
+use tracing::{Span, error};
+
+use crate::{
+    Answer, Latest,
+    answers::{blocks, call::Aim, receipts, transactions},
+    failure::Failure,
+    follow::Views,
+    forward::Forwarder,
+    methods::{self, AtBlock, Handling, Question, Served},
+    metrics::Metrics,
+    params::Params,
+    pin,
+    submit::Pool,
+    tags::{self, Target},
+    view::View,
+};
+
+/// Everything that answers are made of.
+#[derive(Debug)]
+pub(crate) struct Rpc {
+    pub(crate) spec: Arc<ChainSpec>,
+    pub(crate) latest: Latest,
+    pub(crate) gas_cap: u64,
+    pub(crate) views: Views,
+    pub(crate) client: Forwarder,
+    pub(crate) fetcher: StateFetcher,
+    pub(crate) pool: Pool,
+    /// Places for work that would hold up the runtime.
+    pub(crate) workers: Arc<Semaphore>,
+    pub(crate) metrics: Metrics,
+}
+
+/// A request on its way to an answer.
+struct Ask<'a> {
+    method: &'a str,
+    raw: Option<&'a RawValue>,
+    params: Params<'a>,
+    view: Option<Arc<View>>,
+}
+
+impl Ask<'_> {
+    fn as_written(&self) -> Option<Box<RawValue>> {
+        self.raw.map(ToOwned::to_owned)
+    }
+}
+
+impl Rpc {
+    /// Answers one request.
+    pub(crate) async fn answer(&self, method: &str, raw: Option<&RawValue>) -> Answer {
+        let view = self.views.current();
+        match (methods::find(method).handling, view) {
+            (Handling::Refused(reason), _) => {
+                // A name of any length can come in; only its beginning goes back out.
+                let method = method.chars().take(64).collect();
+                Err(Failure::NotOffered { method, reason })
+            }
+            (Handling::Pinned(how), Some(view)) => {
+                let params = pin::pin(how, raw, view.snapshot.canonical.number)?;
+                self.client.ask(method, params).await
+            }
+            (Handling::Forwarded, _) | (Handling::Pinned(_), None) => {
+                self.client.ask(method, raw.map(ToOwned::to_owned)).await
+            }
+            (Handling::Served(served), view) => {
+                let params = Params::parse(raw)?;
+                self.serve(served, Ask { method, raw, params, view }).await
+            }
+        }
+    }
+
+    async fn serve(&self, served: Served, ask: Ask<'_>) -> Answer {
+        match served {
+            Served::At(at) => self.at_block(at, ask).await,
+            Served::BlockNumber => match &ask.view {
+                Some(view) => {
+                    Ok(json(&U64::from(tags::latest_number(&view.snapshot, self.latest))))
+                }
+                None => self.forward(&ask).await,
+            },
+            Served::GasPrice => self.gas_price(ask).await,
+            Served::Receipt => self.receipt(ask).await,
+            Served::SendRawTransaction => {
+                let transaction: Bytes = ask.params.required(0, "transaction")?;
+                self.pool.submit(transaction).await.map(|hash| json(&hash))
+            }
+            Served::TransactionByHash => self.transaction_by_hash(ask).await,
+        }
+    }
+
+    async fn forward(&self, ask: &Ask<'_>) -> Answer {
+        self.client.ask(ask.method, ask.as_written()).await
+    }
+
+    async fn at_block(&self, at: AtBlock, ask: Ask<'_>) -> Answer {
+        let block = at.block(&ask.params)?;
+        if at.question == Question::Nonce && block == BlockId::pending() {
+            return self.pending_nonce(at, &ask).await;
+        }
+        self.at_target(at, block, &ask).await
+    }
+
+    /// Answers from the block that is meant, wherever that is.
+    async fn at_target(&self, at: AtBlock, block: BlockId, ask: &Ask<'_>) -> Answer {
+        let Some(view) = &ask.view else { return self.forward(ask).await };
+        match tags::resolve(block, &view.snapshot, self.latest) {
+            Target::Pending(place) => self.at_pending(at.question, view, place, &ask.params).await,
+            Target::Canonical => {
+                let number = json(&pin::number(view.snapshot.canonical.number));
+                let params = ask.params.with(at.index, &number);
+                self.client.ask(ask.method, Some(params)).await
+            }
+            Target::Elsewhere => self.forward(ask).await,
+            Target::Above => match at.question {
+                Question::Block
+                | Question::BlockReceipts
+                | Question::Transaction
+                | Question::TransactionCount => Ok(RawValue::NULL.to_owned()),
+                Question::Balance
+                | Question::Call
+                | Question::Code
+                | Question::EstimateGas
+                | Question::Nonce
+                | Question::Slot => Err(Failure::UnknownBlock),
+            },
+        }
+    }
+
+    async fn at_pending(
+        &self,
+        question: Question,
+        view: &Arc<View>,
+        place: usize,
+        params: &Params<'_>,
+    ) -> Answer {
+        match question {
+            Question::Block => {
+                let full = params.optional(1, "full transactions")?.unwrap_or_default();
+                self.block(view, place, full).await
+            }
+            Question::BlockReceipts => {
+                let (view, spec) = (Arc::clone(view), Arc::clone(&self.spec));
+                self.apart(move || json(&receipts::of_block(&spec, view.block(place)))).await
+            }
+            Question::TransactionCount => Ok(json(&U64::from(view.block(place).transaction_count))),
+            Question::Transaction => {
+                let index: Index = params.required(1, "index")?;
+                let index = usize::from(index) as u64;
+                Ok(json(&transactions::at_index(&self.spec, view.block(place), index)))
+            }
+            Question::Balance => {
+                let address = params.required(0, "address")?;
+                self.balance(view, place, address).await.map(|balance| json(&balance))
+            }
+            Question::Nonce => {
+                let address = params.required(0, "address")?;
+                self.nonce(view, place, address).await.map(|nonce| json(&U64::from(nonce)))
+            }
+            Question::Code => {
+                let address = params.required(0, "address")?;
+                self.code(view, place, address).await.map(|code| json(&code))
+            }
+            Question::Slot => {
+                let address = params.required(0, "address")?;
+                let slot: U256 = params.required(1, "slot")?;
+                self.slot(view, place, address, slot).await.map(|value| json(&value))
+            }
+            Question::Call => self.call(Aim::Outcome, view, place, params).await,
+            Question::EstimateGas => self.call(Aim::Gas, view, place, params).await,
+        }
+    }
+
+    async fn block(&self, view: &Arc<View>, place: usize, full: bool) -> Answer {
+        let (view, spec) = (Arc::clone(view), Arc::clone(&self.spec));
+        self.apart(move || {
+            let header = view.header(place, &spec);
+            json(&blocks::block(view.block(place), header, full))
+        })
+        .await
+    }
+
+    /// The nonce after everything the sender has sent: what the snapshot says, or what waits in the
+    /// sequencer's pool.
+    async fn pending_nonce(&self, at: AtBlock, ask: &Ask<'_>) -> Answer {
+        let address: Address = ask.params.required(0, "address")?;
+        let answer = self.at_target(at, BlockId::pending(), ask);
+        let (answer, waiting) = join(answer, self.pool.next_nonce(address)).await;
+        let answer = answer?;
+        let Some(waiting) = waiting else { return Ok(answer) };
+        match serde_json::from_str::<U64>(answer.get()) {
+            Ok(nonce) => Ok(json(&nonce.max(U64::from(waiting)))),
+            // Not for us to judge what the execution client says.
+            Err(_) => Ok(answer),
+        }
+    }
+
+    async fn transaction_by_hash(&self, ask: Ask<'_>) -> Answer {
+        let hash: B256 = ask.params.required(0, "transaction hash")?;
+        if let Some(view) = &ask.view
+            && let Some(location) = view.snapshot.locate(&hash)
+        {
+            return Ok(json(&transactions::at_location(&self.spec, &view.snapshot, location)));
+        }
+        let is_known = |answer: &Answer| answer.as_ref().is_ok_and(|found| found.get() != "null");
+        let mut canonical = pin!(self.forward(&ask));
+        let mut waiting = pin!(self.pool.transaction(hash));
+        let (canonical, waiting) = tokio::select! {
+            canonical = &mut canonical => match is_known(&canonical) {
+                true => (canonical, None),
+                false => (canonical, waiting.await),
+            },
+            waiting = &mut waiting => (canonical.await, waiting),
+        };
+        match waiting {
+            Some(waiting) if !is_known(&canonical) => Ok(json(&RpcTransaction::pending(&waiting))),
+            Some(_) | None => canonical,
+        }
+    }
+
+    async fn receipt(&self, ask: Ask<'_>) -> Answer {
+        let hash: B256 = ask.params.required(0, "transaction hash")?;
+        if let Some(view) = &ask.view
+            && let Some(location) = view.snapshot.locate(&hash)
+        {
+            return Ok(json(&receipts::receipt(&self.spec, &view.snapshot, location)));
+        }
+        self.forward(&ask).await
+    }
+
+    /// What the execution client suggests as a tip, on top of the pending block's base fee.
+    async fn gas_price(&self, ask: Ask<'_>) -> Answer {
+        let Some(block) = ask.view.as_ref().and_then(|view| view.snapshot.tip()) else {
+            return self.forward(&ask).await;
+        };
+        let tip = self.client.ask("eth_maxPriorityFeePerGas", None).await;
+        let tip = tip.ok().and_then(|tip| serde_json::from_str::<U256>(tip.get()).ok());
+        match tip {
+            Some(tip) => {
+                let base_fee = U256::from(block.environment.base_fee_per_gas);
+                Ok(json(&tip.saturating_add(base_fee)))
+            }
+            None => self.forward(&ask).await,
+        }
+    }
+
+    /// Does work that would hold up the runtime elsewhere, when there is a place for it. The place
+    /// is taken until the work is done, even if nobody waits for it any more.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let workers = Arc::clone(&self.workers);
+        let place = workers.acquire_owned().await.expect("the semaphore is never closed");
+        let span = Span::current();
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            span.in_scope(work)
+        });
+        done.await.map_err(|failed| {
+            error!(error = %failed, "answering failed");
+            Failure::Internal
+        })
+    }
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+fn json(value: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(value).expect("answers have string keys only, so they can be written")
+}

@@ -1,0 +1,94 @@
+//! The sequencer's pool: where transactions go, and where those that wait are found.
+
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, Bytes};
+use preconf_chain::Transaction;
+use preconf_chassis::Chain;
+use preconf_primitives::{TransactionRefusal, TransactionRefusalReason};
+use preconf_wire::ingress::{IngressClient, IngressError};
+use tracing::{debug, warn};
+
+use crate::{complaints::Complaints, failure::Failure, metrics::Metrics};
+
+/// The most bytes of a transaction with its blobs that are offered to the sequencer.
+const MAX_SUBMITTED_BYTES: usize = 3 * 512 * 1024;
+
+/// How long a question about the pool may take. It only adds to what the snapshot says.
+pub(crate) const LOOKUP: Duration = Duration::from_secs(1);
+
+/// The sequencer's pool, from outside.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    submissions: IngressClient,
+    lookups: IngressClient,
+    metrics: Metrics,
+    complaints: Complaints,
+}
+
+impl Pool {
+    /// `submissions` and `lookups` differ in how long they wait.
+    pub(crate) fn new(
+        submissions: IngressClient,
+        lookups: IngressClient,
+        metrics: Metrics,
+    ) -> Self {
+        Self { submissions, lookups, metrics, complaints: Complaints::new() }
+    }
+
+    /// Offers a transaction; its hash if the sequencer takes it.
+    pub(crate) async fn submit(&self, transaction: Bytes) -> Result<B256, Failure> {
+        let bytes = transaction.len();
+        let outcome = if bytes > MAX_SUBMITTED_BYTES {
+            let detail = format!("{bytes} bytes, limit {MAX_SUBMITTED_BYTES}");
+            Err(Failure::Refused(TransactionRefusal::new(
+                TransactionRefusalReason::Oversized,
+                detail,
+            )))
+        } else {
+            self.submissions.submit(transaction).await.map_err(|error| match error {
+                IngressError::Refused(refusal) => Failure::Refused(refusal),
+                error @ (IngressError::Unavailable(_) | IngressError::Invalid(_)) => {
+                    self.complain(&error);
+                    Failure::Sequencer(Box::new(error))
+                }
+            })
+        };
+        let label = match &outcome {
+            Ok(_) => "accepted",
+            Err(Failure::Refused(_)) => "refused",
+            Err(_) => "failed",
+        };
+        self.metrics.submitted.get([label]).inc();
+        outcome
+    }
+
+    fn complain(&self, error: &IngressError) {
+        if let Some(suppressed) = self.complaints.admit() {
+            warn!(error = %Chain(error), suppressed, "the sequencer takes no transactions");
+        }
+    }
+
+    /// A transaction that waits. One that cannot be asked for counts as unknown.
+    pub(crate) async fn transaction(&self, hash: B256) -> Option<Transaction> {
+        let encoded = match self.lookups.transaction(hash).await {
+            Ok(encoded) => encoded?,
+            Err(error) => {
+                debug!(error = %Chain(&error), "the sequencer could not be asked");
+                return None;
+            }
+        };
+        let decoded = Transaction::decode(encoded);
+        decoded.inspect_err(|error| debug!(error = %Chain(error), %hash, "cannot be shown")).ok()
+    }
+
+    /// The nonce after the sender's transactions that wait, if there are any and the sequencer can
+    /// be asked.
+    pub(crate) async fn next_nonce(&self, sender: Address) -> Option<u64> {
+        let nonce = self.lookups.next_nonce(sender).await;
+        let unknown = |error: &IngressError| {
+            debug!(error = %Chain(error), "the sequencer could not be asked");
+        };
+        nonce.inspect_err(unknown).ok().flatten()
+    }
+}

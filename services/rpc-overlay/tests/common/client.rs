@@ -1,0 +1,126 @@
+//! An execution client that answers as it is told and remembers what it was asked.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use jsonrpsee::{
+    Methods,
+    core::middleware::{Batch, BatchEntry, Notification, Request, RpcServiceT},
+    server::{
+        MethodResponse, ResponsePayload, Server, ServerHandle, middleware::rpc::RpcServiceBuilder,
+    },
+    types::ErrorObjectOwned,
+};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+
+use super::snapshots;
+
+type Answer = Result<Box<RawValue>, ErrorObjectOwned>;
+
+pub(crate) struct ExecutionClient {
+    pub(crate) address: SocketAddr,
+    script: Arc<Script>,
+    _server: ServerHandle,
+}
+
+#[derive(Default)]
+struct Script {
+    answers: Mutex<HashMap<String, Answer>>,
+    asked: Mutex<Vec<(String, Value)>>,
+}
+
+impl ExecutionClient {
+    /// A client of the chain of the snapshots, with a canonical head at block 99.
+    pub(crate) async fn start() -> Self {
+        let script = Arc::new(Script::default());
+        let service = Scripted(Arc::clone(&script));
+        let middleware = RpcServiceBuilder::new().layer_fn(move |_| service.clone());
+        let server = Server::builder().set_rpc_middleware(middleware);
+        let server = server.build("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let client = Self { address, script, _server: server.start(Methods::new()) };
+        client.answer("eth_chainId", json!("0x539"));
+        client.answer("eth_blockNumber", json!("0x63"));
+        client.answer("eth_getBlockByNumber", json!({ "hash": snapshots::spec().genesis_hash() }));
+        client
+    }
+
+    pub(crate) fn answer(&self, method: &str, result: Value) {
+        self.answer_raw(method, &result.to_string());
+    }
+
+    pub(crate) fn answer_raw(&self, method: &str, result: &str) {
+        let result = RawValue::from_string(result.to_owned()).unwrap();
+        self.script.answers.lock().unwrap().insert(method.to_owned(), Ok(result));
+    }
+
+    pub(crate) fn refuse(&self, method: &str, error: ErrorObjectOwned) {
+        self.script.answers.lock().unwrap().insert(method.to_owned(), Err(error));
+    }
+
+    /// The parameters of every request of a method so far.
+    pub(crate) fn asked(&self, method: &str) -> Vec<Value> {
+        let asked = self.script.asked.lock().unwrap();
+        asked.iter().filter(|(name, _)| name == method).map(|(_, params)| params.clone()).collect()
+    }
+}
+
+#[derive(Clone)]
+struct Scripted(Arc<Script>);
+
+impl Scripted {
+    fn respond(&self, request: Request<'_>) -> MethodResponse {
+        let params: Value = request
+            .params
+            .as_ref()
+            .map_or(Value::Null, |params| serde_json::from_str(params.get()).unwrap());
+        self.0.asked.lock().unwrap().push((request.method.to_string(), params));
+        let answer = self.0.answers.lock().unwrap().get(request.method.as_ref()).cloned();
+        let unknown = || Err(ErrorObjectOwned::owned(-32_601, "not in the script", None::<()>));
+        match answer.unwrap_or_else(unknown) {
+            Ok(result) => {
+                let payload = ResponsePayload::success_borrowed(&result);
+                MethodResponse::response(request.id, payload, usize::MAX)
+            }
+            Err(error) => MethodResponse::error(request.id, error),
+        }
+    }
+}
+
+impl RpcServiceT for Scripted {
+    type MethodResponse = MethodResponse;
+    type NotificationResponse = MethodResponse;
+    type BatchResponse = MethodResponse;
+
+    fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        std::future::ready(self.respond(request))
+    }
+
+    fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let mut all = jsonrpsee::BatchResponseBuilder::new_with_limit(usize::MAX);
+        for entry in batch {
+            let Ok(BatchEntry::Call(request)) = entry else { panic!("a call") };
+            all.append(self.respond(request)).unwrap();
+        }
+        std::future::ready(MethodResponse::from_batch(all.finish()))
+    }
+
+    fn notification<'a>(
+        &self,
+        _: Notification<'a>,
+    ) -> impl Future<Output = MethodResponse> + Send + 'a {
+        std::future::ready(MethodResponse::notification())
+    }
+}
+
+/// An error with data, as clients answer a call that reverts.
+pub(crate) fn reverted() -> ErrorObjectOwned {
+    let data = to_raw_value(&json!({ "why": [1, "two"] })).unwrap();
+    ErrorObjectOwned::owned(3, "execution reverted: no", Some(data))
+}
