@@ -266,10 +266,11 @@ impl Machine {
         self.effects.pop_front()
     }
 
-    /// Where to resume the feed: at what is missing, or at what came last, so that what was said
-    /// after it comes again.
-    pub fn cursor(&self) -> Option<Position> {
-        self.repair.awaited().or_else(|| self.progress.position())
+    /// Where to resume the feed: at what is missing; at what came last, so that what was said after
+    /// it comes again; at first, where the feed begins, since the current session may build on a
+    /// block that is not canonical yet either.
+    pub fn cursor(&self) -> Position {
+        self.repair.awaited().or_else(|| self.progress.position()).unwrap_or_default()
     }
 
     /// The canonical head.

@@ -19,14 +19,14 @@ pub enum Effect {
     RequestReplay(Position),
     /// Tell everybody who follows the pending chain.
     Publish(Arc<Update>),
-    /// Fetch transactions and receipts of this canonical block and say [`Machine::content`].
+    /// Fetch transactions and receipts of this canonical block and say [`Machine::content`](super::Machine::content).
     FetchCanonical(B256),
 }
 
 /// State that the execution waits for. It replaces every need before it.
 #[derive(Clone, Debug)]
 pub struct Need {
-    /// Names it for [`Machine::state_arrived`].
+    /// Names it for [`Machine::state_arrived`](super::Machine::state_arrived).
     pub id: u64,
     /// Where it is missing, which is also the block to read it at.
     pub cache: StateCache,
@@ -118,7 +118,7 @@ impl StatementReception {
 pub enum Step {
     /// There is nothing to do until something arrives.
     Idle,
-    /// The execution waits for [`Machine::need`].
+    /// The execution waits for [`Machine::need`](super::Machine::need).
     Waiting,
     /// A session was begun.
     Opened(Seq),

@@ -33,13 +33,13 @@ fn a_gap_asks_for_the_first_missing_position_once() {
     assert!(matches!(rig.deliver(&signed[2]), Reception::Gap(missing) if missing == at(1, 1)));
     assert!(matches!(rig.deliver(&fourth), Reception::Gap(_)));
     assert_eq!(rig.replays, [at(1, 1)]);
-    assert_eq!(rig.machine.cursor(), Some(at(1, 1)));
+    assert_eq!(rig.machine.cursor(), at(1, 1));
 
     for signed in &signed[1..] {
         assert!(matches!(rig.deliver(signed), Reception::Accepted));
     }
     assert_eq!(rig.shown()[0].len(), 3);
-    assert_eq!(rig.machine.cursor(), Some(at(1, 2)));
+    assert_eq!(rig.machine.cursor(), at(1, 2));
 }
 
 #[test]
@@ -72,6 +72,11 @@ fn what_cannot_be_replayed_is_given_up_and_the_next_session_is_taken() {
     let first = rig.sequencer.flashblock(&mut next, &[]);
     // What is missing now is all that the session had after the hole.
     assert!(matches!(rig.deliver(&first), Reception::Accepted));
+}
+
+#[test]
+fn a_start_is_where_the_feed_begins() {
+    assert_eq!(Rig::new().machine.cursor(), at(0, 0));
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl States {
         self.0.insert(known.hash, known.state.clone());
     }
 
-    /// Reads keys into a cache.
+    /// Reads keys into a cache. An account brings its code, as it does from an execution client.
     pub(crate) fn fill(&self, cache: &StateCache, keys: &[Key]) {
         assert!(!keys.is_empty(), "nothing is needed and yet it is asked for");
         let state = &self.0[&cache.block().1];
@@ -168,6 +168,10 @@ impl States {
                 Key::BlockHash(number) => state.block_hash(number).map(Value::BlockHash),
             };
             let value = value.unwrap_or_else(|NeedState(key)| panic!("nobody has {key:?}"));
+            if let Value::Account(Some(Account { code_hash, .. })) = &value {
+                let code = state.code(*code_hash).expect("the state is complete");
+                cache.insert(Key::Code(*code_hash), Value::Code(code));
+            }
             cache.insert(*key, value);
         }
     }

@@ -1,0 +1,250 @@
+//! newPayload: is this a block of the chain?
+//!
+//! A payload is executed on its parent's state and everything that its header says is compared with
+//! what comes out, the state root with that of the whole state, built anew. Valid blocks enter the
+//! tree; the canonical chain changes only with the forkchoice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use alloy_eips::eip7685::Requests;
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{B256, Bytes};
+use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadStatus, PayloadStatusEnum};
+use preconf_chain::{Block, TrieAccountParts, state_root};
+use preconf_engine::payload::{
+    BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes,
+};
+use preconf_evm::{BlockError, ExecutionError, execute_block};
+use preconf_state::{Diff, MemoryState};
+use tracing::{debug, info};
+
+use super::chain::{BlockState, ChainBlock, STATES_KEPT};
+use super::error::in_words;
+use super::{ClientError, ExecutionClient};
+
+/// How many invalid blocks are remembered, so that their descendants are invalid too.
+const INVALID_KEPT: usize = 256;
+
+/// What a consensus client sends besides the payload.
+#[derive(Clone, Debug, Default)]
+pub struct PayloadContext {
+    /// The hashes of the blobs it expects.
+    pub versioned_hashes: Vec<B256>,
+    /// The root of the parent beacon block.
+    pub parent_beacon_block_root: B256,
+    /// The execution requests; none before Prague.
+    pub requests: Option<Vec<Bytes>>,
+}
+
+/// Blocks that are not valid, and why.
+#[derive(Debug, Default)]
+pub(crate) struct InvalidBlocks(VecDeque<(B256, PayloadStatus)>);
+
+impl InvalidBlocks {
+    pub(crate) fn get(&self, hash: &B256) -> Option<PayloadStatus> {
+        self.0.iter().find(|(invalid, _)| invalid == hash).map(|(_, status)| status.clone())
+    }
+
+    fn note(&mut self, hash: B256, status: &PayloadStatus) {
+        if self.0.len() == INVALID_KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back((hash, status.clone()));
+    }
+}
+
+impl ExecutionClient {
+    /// `engine_newPayloadV3` (without requests) and `V4` (with them).
+    ///
+    /// # Errors
+    ///
+    /// If the payload is of another fork than the version, or the requests are no list of such. A
+    /// payload that is not valid is not an error.
+    pub fn new_payload(
+        &self,
+        payload: ExecutionPayloadV3,
+        context: &PayloadContext,
+    ) -> Result<PayloadStatus, ClientError> {
+        let timestamp = payload.payload_inner.payload_inner.timestamp;
+        self.check_payload_version(timestamp, context.requests.is_some())?;
+        let requests_hash = context.requests.as_deref().map(requests_hash).transpose();
+        let beside = BesidePayload {
+            parent_beacon_block_root: Some(context.parent_beacon_block_root),
+            requests_hash: requests_hash.map_err(ClientError::Requests)?,
+            prev_proposer_pubkey: None,
+        };
+        let _turn = self.changes.lock();
+        let parent = payload.payload_inner.payload_inner.parent_hash;
+        let hash = payload.payload_inner.payload_inner.block_hash;
+        let block = match from_payload(payload, &beside) {
+            Ok(block) => block,
+            Err(error) => return Ok(self.malformed(hash, &error, parent)),
+        };
+        let status = self.judge(hash, block, context)?;
+        if let PayloadStatusEnum::Invalid { validation_error } = &status.status {
+            info!(%hash, error = validation_error, "invalid payload");
+        }
+        Ok(status)
+    }
+
+    fn check_payload_version(&self, timestamp: u64, has_requests: bool) -> Result<(), ClientError> {
+        let prague = self.spec.is_prague_active_at_timestamp(timestamp);
+        let unsupported = |reason| Err(ClientError::UnsupportedFork { reason });
+        match (has_requests, prague) {
+            (true, true) => Ok(()),
+            (true, false) => unsupported("newPayloadV4 is for Prague and later"),
+            (false, true) => unsupported("from Prague on it is newPayloadV4"),
+            (false, false) if self.spec.is_cancun_active_at_timestamp(timestamp) => Ok(()),
+            (false, false) => unsupported("newPayloadV3 is for Cancun"),
+        }
+    }
+
+    /// The answer to a payload that is no block at all.
+    fn malformed(&self, hash: B256, error: &PayloadError, parent: B256) -> PayloadStatus {
+        let words = in_words(error);
+        match error {
+            // Whatever has this hash, it is not what was sent.
+            PayloadError::BlockHash { .. }
+            | PayloadError::Field { .. }
+            | PayloadError::Requests { .. } => invalid(words, None),
+            PayloadError::Transaction { .. } | PayloadError::NotCanonical { .. } => {
+                let known = self.tree.read().block(&parent).map(|parent| parent.hash);
+                self.reject(hash, invalid(words, known))
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        hash: B256,
+        block: Block,
+        context: &PayloadContext,
+    ) -> Result<PayloadStatus, ClientError> {
+        if versioned_hashes(&block) != context.versioned_hashes {
+            let error = "the versioned hashes are not those of the payload's blobs".to_owned();
+            return Ok(invalid(error, None));
+        }
+        let parent_hash = block.header.parent_hash;
+        {
+            let invalid_blocks = self.invalid.lock();
+            if let Some(known) = invalid_blocks.get(&hash) {
+                return Ok(known);
+            }
+            if let Some(PayloadStatus { latest_valid_hash, .. }) = invalid_blocks.get(&parent_hash)
+            {
+                drop(invalid_blocks);
+                let error = "links to previously rejected block".to_owned();
+                return Ok(self.reject(hash, invalid(error, latest_valid_hash)));
+            }
+        }
+        let (parent, state) = {
+            let tree = self.tree.read();
+            if tree.block(&hash).is_some() {
+                return Ok(valid(hash));
+            }
+            let parent = tree.block(&parent_hash).cloned();
+            let near = block.header.number <= tree.head().number() + STATES_KEPT;
+            match (parent, tree.state(&parent_hash)) {
+                (Some(parent), Some(state)) if near => (parent, state),
+                (_, _) => return Ok(PayloadStatus::from_status(PayloadStatusEnum::Syncing)),
+            }
+        };
+        match self.execute(hash, block, &parent, state, context) {
+            Ok(executed) => {
+                let Executed { block, diff, full } = executed;
+                debug!(%hash, number = block.number(), "valid payload");
+                self.tree.write().insert(Arc::new(block), diff, full);
+                Ok(valid(hash))
+            }
+            Err(Verdict::Invalid(error)) => {
+                Ok(self.reject(hash, invalid(error, Some(parent_hash))))
+            }
+            Err(Verdict::Failed(error)) => Err(error),
+        }
+    }
+
+    fn reject(&self, hash: B256, status: PayloadStatus) -> PayloadStatus {
+        self.invalid.lock().note(hash, &status);
+        status
+    }
+
+    fn execute(
+        &self,
+        hash: B256,
+        block: Block,
+        parent: &ChainBlock,
+        state: BlockState,
+        context: &PayloadContext,
+    ) -> Result<Executed, Verdict> {
+        let requests = context.requests.clone().map(Requests::new);
+        let outcome =
+            execute_block(&self.spec, parent.header(), &block, requests.as_ref(), state.clone())
+                .map_err(verdict)?;
+        let diff = outcome.diff();
+        let full = state_after(&state, &diff);
+        let (got, expected) = (root_of(&full), block.header.state_root);
+        if got != expected {
+            let error = format!("mismatched block state root: got {got}, expected {expected}");
+            return Err(Verdict::Invalid(error));
+        }
+        let block = ChainBlock {
+            hash,
+            block,
+            transactions: outcome.transactions,
+            receipts: outcome.receipts,
+            requests: outcome.requests,
+        };
+        Ok(Executed { block, diff, full })
+    }
+}
+
+/// A valid block and the state after it.
+struct Executed {
+    block: ChainBlock,
+    diff: Diff,
+    full: MemoryState,
+}
+
+/// Why a block does not enter the tree.
+enum Verdict {
+    Invalid(String),
+    Failed(ClientError),
+}
+
+fn verdict(error: BlockError) -> Verdict {
+    match error {
+        BlockError::NeedState(keys) => {
+            Verdict::Failed(ClientError::Execution(ExecutionError::NeedState(keys)))
+        }
+        error @ (BlockError::Header(_)
+        | BlockError::Sender { .. }
+        | BlockError::Transaction { .. }
+        | BlockError::Execution(_)
+        | BlockError::Mismatch { .. }) => Verdict::Invalid(in_words(&error)),
+    }
+}
+
+/// The whole state after a block, given the state before it and what it changed.
+pub(crate) fn state_after(before: &BlockState, diff: &Diff) -> MemoryState {
+    let mut state = MemoryState::clone(before.reader());
+    state.apply(&before.diff());
+    state.apply(diff);
+    state
+}
+
+/// The root of a whole state.
+pub(crate) fn root_of(state: &MemoryState) -> B256 {
+    state_root(state.iter().map(|(address, account, storage)| {
+        let preconf_state::Account { nonce, balance, code_hash } = account;
+        (address, TrieAccountParts { nonce, balance, code_hash, storage })
+    }))
+}
+
+fn valid(hash: B256) -> PayloadStatus {
+    PayloadStatus::new(PayloadStatusEnum::Valid, Some(hash))
+}
+
+fn invalid(validation_error: String, latest_valid_hash: Option<B256>) -> PayloadStatus {
+    PayloadStatus::new(PayloadStatusEnum::Invalid { validation_error }, latest_valid_hash)
+}

@@ -1,0 +1,107 @@
+//! A block on its way from whoever built it to everybody.
+
+use std::time::Duration;
+
+use alloy_primitives::{B256, Bytes};
+use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadAttributes, PayloadId, PayloadStatus};
+use preconf_chain::Block;
+use preconf_engine::{
+    EngineClient, EngineError,
+    payload::{BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes},
+};
+
+/// A payload, and the block that it is.
+#[derive(Clone, Debug)]
+pub(super) struct Proposal {
+    pub(super) block: Block,
+    payload: ExecutionPayloadV3,
+    requests: Vec<Bytes>,
+    parent_beacon_block_root: B256,
+}
+
+/// Why a block is not proposed.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// Nobody is building.
+    #[error("no block is being built")]
+    NotBuilding,
+    /// It was not handed out.
+    #[error("the block was not handed out")]
+    NotHandedOut(#[source] EngineError),
+    /// It is no block.
+    #[error("the payload is not a block")]
+    NotABlock(#[source] PayloadError),
+    /// It is not the block that was asked for.
+    #[error("the block has another {0} than was asked for")]
+    Other(&'static str),
+    /// The validators' client did not say what it thinks of it.
+    #[error("the block was not checked")]
+    Unchecked(#[source] EngineError),
+    /// The validators' client does not call it valid.
+    #[error("the block is not valid: {0}")]
+    Invalid(String),
+}
+
+impl Proposal {
+    /// Asks for the block that was ordered on `parent` with `attributes`, and checks that it is
+    /// that block.
+    pub(super) async fn fetch(
+        door: &EngineClient,
+        id: PayloadId,
+        parent: B256,
+        attributes: &PayloadAttributes,
+        deadline: Duration,
+    ) -> Result<Self, Rejected> {
+        let envelope = door.get_payload_v4(id, deadline).await.map_err(Rejected::NotHandedOut)?;
+        let requests = envelope.execution_requests.iter().cloned().collect();
+        Self::check(envelope.envelope_inner.execution_payload, requests, parent, attributes)
+    }
+
+    fn check(
+        payload: ExecutionPayloadV3,
+        requests: Vec<Bytes>,
+        parent: B256,
+        attributes: &PayloadAttributes,
+    ) -> Result<Self, Rejected> {
+        let beside = BesidePayload {
+            parent_beacon_block_root: attributes.parent_beacon_block_root,
+            requests_hash: Some(requests_hash(&requests).map_err(Rejected::NotABlock)?),
+            prev_proposer_pubkey: None,
+        };
+        let block = from_payload(payload.clone(), &beside).map_err(Rejected::NotABlock)?;
+        let header = &block.header;
+        for (field, same) in [
+            ("parent", header.parent_hash == parent),
+            ("timestamp", header.timestamp == attributes.timestamp),
+            ("fee recipient", header.beneficiary == attributes.suggested_fee_recipient),
+            ("randomness", header.mix_hash == attributes.prev_randao),
+            (
+                "list of withdrawals",
+                block.body.withdrawals.as_ref().map(|list| list.as_slice())
+                    == attributes.withdrawals.as_deref(),
+            ),
+        ] {
+            if !same {
+                return Err(Rejected::Other(field));
+            }
+        }
+        let parent_beacon_block_root = attributes.parent_beacon_block_root.unwrap_or_default();
+        Ok(Self { block, payload, requests, parent_beacon_block_root })
+    }
+
+    /// Its hash.
+    pub(super) const fn hash(&self) -> B256 {
+        self.payload.payload_inner.payload_inner.block_hash
+    }
+
+    /// Gives it to a client.
+    pub(super) async fn new_payload(
+        &self,
+        door: &EngineClient,
+        deadline: Duration,
+    ) -> Result<PayloadStatus, EngineError> {
+        let blobs = versioned_hashes(&self.block);
+        let root = self.parent_beacon_block_root;
+        door.new_payload_v4(&self.payload, &blobs, root, &self.requests, deadline).await
+    }
+}

@@ -1,0 +1,301 @@
+//! Keys, secrets, accounts and the genesis, in a temporary directory.
+//!
+//! Everything follows from one number, the seed, so that a run can be repeated. None of it is
+//! secret from whoever reads the terminal: these keys guard a chain that lives for minutes. The
+//! files are readable by their owner only all the same, because the services insist on it.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use alloy_primitives::{Address, B256, Keccak256, hex};
+use alloy_signer_local::PrivateKeySigner;
+use preconf_chain::{ChainSpec, GenesisError, system_contracts};
+use preconf_engine::JwtSecret;
+use preconf_signer::SigningKey;
+use preconf_signing::PublicKey;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+/// The chain of every devnet.
+pub const CHAIN_ID: u64 = 1_337;
+/// How many accounts have money, and send.
+pub const ACCOUNTS: u64 = 16;
+/// What each of them has at the genesis: a million ether, in wei.
+const BALANCE: &str = "0xd3c21bcecceda1000000";
+/// The gas limit of the genesis.
+const GAS_LIMIT: &str = "0x2255100";
+
+/// Why the files could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// There is no temporary directory.
+    #[error("making a temporary directory")]
+    Directory(#[source] io::Error),
+    /// A file could not be written.
+    #[error("writing {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The genesis is not understood by our own rules.
+    #[error("reading the genesis that was just made")]
+    Genesis(#[source] GenesisError),
+}
+
+/// A directory that is removed at the end, unless somebody wants to look into it.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Removes it when dropped.
+    _temporary: Option<TempDir>,
+}
+
+impl Directory {
+    /// A new one.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new(keep: bool) -> Result<Self, KeysError> {
+        let directory = TempDir::with_prefix("preconf-devnet-").map_err(KeysError::Directory)?;
+        let path = directory.path().to_owned();
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(path.join("logs"))
+            .map_err(KeysError::Directory)?;
+        if keep {
+            return Ok(Self { path: directory.keep(), _temporary: None });
+        }
+        Ok(Self { path, _temporary: Some(directory) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file or socket in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// A JWT secret, and the file that holds it.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// The file.
+    pub path: PathBuf,
+    /// The secret.
+    pub jwt: Arc<JwtSecret>,
+}
+
+/// The keys, secrets and accounts of one run.
+#[derive(Debug)]
+pub struct Keys {
+    /// The genesis, as a file.
+    pub genesis: PathBuf,
+    /// The rules that follow from it.
+    pub spec: Arc<ChainSpec>,
+    /// The sequencer's private key, as a file.
+    pub signing_key: PathBuf,
+    /// The sequencer's public key.
+    pub public_key: PublicKey,
+    /// Between the consensus client and the builder.
+    pub builder_secret: Secret,
+    /// Between the builder and its execution client.
+    pub sequencer_secret: Secret,
+    /// Between the consensus client and the validators' execution client.
+    pub validators_secret: Secret,
+    /// Between the consensus client and the RPC node's execution client.
+    pub rpc_node_secret: Secret,
+    /// The accounts with money.
+    pub accounts: Vec<PrivateKeySigner>,
+    /// Where the validators' fees and withdrawals go, by their number.
+    pub validators: Vec<Address>,
+}
+
+impl Keys {
+    /// Derives everything from `seed` and writes what the services read into `directory`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn create(
+        directory: &Directory,
+        seed: u64,
+        validators: u64,
+        genesis_time: u64,
+    ) -> Result<Self, KeysError> {
+        let accounts: Vec<_> = (0..ACCOUNTS).map(|number| account(seed, number)).collect();
+        let genesis = directory.file("genesis.json");
+        let text = genesis_json(&accounts, genesis_time).to_string();
+        write_private(&genesis, &text)?;
+        let spec = ChainSpec::from_genesis_json(&text).map_err(KeysError::Genesis)?;
+
+        let signing_key = directory.file("sequencer.key");
+        let text = hex::encode(scalar(seed));
+        let key = SigningKey::parse(&text).expect("the scalar is below the order of the curve");
+        write_private(&signing_key, &text)?;
+
+        let secret = |name: &str| {
+            let path = directory.file(&format!("{name}.jwt"));
+            let bytes = derive(seed, name, 0);
+            write_private(&path, &hex::encode(bytes))?;
+            Ok(Secret { path, jwt: Arc::new(JwtSecret::from_bytes(bytes.0)) })
+        };
+        Ok(Self {
+            genesis,
+            spec: Arc::new(spec),
+            signing_key,
+            public_key: key.public_key(),
+            builder_secret: secret("builder")?,
+            sequencer_secret: secret("sequencer")?,
+            validators_secret: secret("validators")?,
+            rpc_node_secret: secret("rpc-node")?,
+            accounts,
+            validators: (0..validators).map(|number| validator(seed, number)).collect(),
+        })
+    }
+}
+
+fn account(seed: u64, number: u64) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&derive(seed, "account", number))
+        .expect("a hash is zero or above the order of the curve once in 2^128 times")
+}
+
+fn validator(seed: u64, number: u64) -> Address {
+    Address::from_word(derive(seed, "validator", number))
+}
+
+/// The order of BLS12-381's scalars begins with 0x73: two bits less are always below it.
+fn scalar(seed: u64) -> B256 {
+    let mut scalar = derive(seed, "sequencer key", 0);
+    scalar[0] &= 0x3f;
+    scalar
+}
+
+fn derive(seed: u64, what: &str, number: u64) -> B256 {
+    let mut hasher = Keccak256::new();
+    hasher.update(b"preconf devnet");
+    hasher.update(seed.to_be_bytes());
+    hasher.update(what);
+    hasher.update(number.to_be_bytes());
+    hasher.finalize()
+}
+
+/// Ethereum with Prague from the start, its system contracts, and accounts with money.
+fn genesis_json(accounts: &[PrivateKeySigner], genesis_time: u64) -> Value {
+    const BLOCK_FORKS: [&str; 10] = [
+        "homesteadBlock",
+        "eip150Block",
+        "eip155Block",
+        "eip158Block",
+        "byzantiumBlock",
+        "constantinopleBlock",
+        "petersburgBlock",
+        "istanbulBlock",
+        "berlinBlock",
+        "londonBlock",
+    ];
+    let mut config = json!({
+        "chainId": CHAIN_ID,
+        "terminalTotalDifficulty": 0,
+        "terminalTotalDifficultyPassed": true,
+        "shanghaiTime": 0,
+        "cancunTime": 0,
+        "pragueTime": 0,
+        "blobSchedule": {
+            "cancun": { "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 },
+            "prague": { "target": 6, "max": 9, "baseFeeUpdateFraction": 5_007_716 },
+        },
+    });
+    for fork in BLOCK_FORKS {
+        config[fork] = json!(0);
+    }
+    let mut alloc = Map::new();
+    for account in accounts {
+        alloc.insert(account.address().to_string(), json!({ "balance": BALANCE }));
+    }
+    for (address, code) in system_contracts() {
+        alloc
+            .insert(address.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": code }));
+    }
+    json!({
+        "config": config,
+        "nonce": "0x0",
+        "timestamp": format!("{genesis_time:#x}"),
+        "extraData": "0x",
+        "gasLimit": GAS_LIMIT,
+        "difficulty": "0x0",
+        "mixHash": B256::ZERO,
+        "coinbase": Address::ZERO,
+        "alloc": alloc,
+    })
+}
+
+/// Only the owner may read it: what the services demand of secrets.
+fn write_private(path: &Path, text: &str) -> Result<(), KeysError> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| KeysError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use alloy_hardforks::EthereumHardforks;
+
+    use super::*;
+
+    fn keys(seed: u64) -> (Directory, Keys) {
+        let directory = Directory::new(false).unwrap();
+        let keys = Keys::create(&directory, seed, 3, 1_800_000_000).unwrap();
+        (directory, keys)
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_keys_and_the_same_chain_again() {
+        let ((_one, one), (_two, two), (_other, other)) = (keys(7), keys(7), keys(8));
+        assert_eq!(one.public_key, two.public_key);
+        assert_eq!(one.spec.genesis_hash(), two.spec.genesis_hash());
+        assert_eq!(one.validators, two.validators);
+        assert_ne!(one.public_key, other.public_key);
+        assert_ne!(one.spec.genesis_hash(), other.spec.genesis_hash());
+    }
+
+    #[test]
+    fn the_chain_is_in_prague_from_its_first_block_and_pays_its_accounts() {
+        let (_directory, keys) = keys(1);
+        assert!(keys.spec.is_prague_active_at_timestamp(keys.spec.genesis_header().timestamp));
+        let alloc = &keys.spec.genesis().alloc;
+        assert_eq!(alloc.len() as u64, ACCOUNTS + 4);
+        assert!(keys.accounts.iter().all(|account| alloc.contains_key(&account.address())));
+    }
+
+    #[test]
+    fn nobody_else_reads_the_files_and_the_services_do() {
+        let (directory, keys) = keys(2);
+        for file in [&keys.signing_key, &keys.builder_secret.path, &keys.sequencer_secret.path] {
+            assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(SigningKey::read(&keys.signing_key).unwrap().public_key(), keys.public_key);
+        assert!(JwtSecret::read(&keys.builder_secret.path).is_ok());
+        assert!(directory.path().join("logs").is_dir());
+    }
+
+    #[test]
+    fn the_directory_is_gone_at_the_end_unless_it_is_to_be_kept() {
+        let path = Directory::new(false).unwrap().path().to_owned();
+        assert!(!path.exists());
+        let kept = Directory::new(true).unwrap().path().to_owned();
+        assert!(kept.exists());
+        fs::remove_dir_all(kept).unwrap();
+    }
+}

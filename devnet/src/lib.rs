@@ -1,0 +1,34 @@
+//! A whole network on one machine, for development and tests.
+//!
+//! * [`client`] — an execution client in this process.
+//! * [`clients`] — three of them, one for each role, behind real sockets.
+//! * [`consensus`] — the consensus client that drives them all: slots and proposers.
+//! * [`keys`] — keys, secrets, accounts and the genesis.
+//! * [`build`], [`services`], [`children`] — the services: built, configured, run as processes.
+//! * [`devnet`] — all of that as one system.
+//! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
+//! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
+//! * [`monitor`] — what feeds say, one line per message.
+
+pub mod build;
+pub mod children;
+pub mod client;
+pub mod clients;
+pub mod consensus;
+pub mod console;
+pub mod devnet;
+pub mod keys;
+pub mod monitor;
+pub mod observer;
+pub mod options;
+pub mod report;
+pub mod rpc;
+pub mod run;
+pub mod samples;
+pub mod services;
+pub mod traffic;
+pub mod viewer;
+
+pub use console::Console;
+pub use devnet::{Devnet, Endpoints};
+pub use options::Options;

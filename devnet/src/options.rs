@@ -1,0 +1,229 @@
+//! The flags of `cargo devnet`, and the table of its ports.
+
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use preconf_telemetry::LogFilter;
+
+/// Runs the whole system on this machine, until Ctrl-C.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "devnet", version)]
+pub struct Options {
+    /// Stop after this many canonical blocks, and exit 0 only if every promise was kept.
+    #[arg(long, value_name = "N")]
+    pub blocks: Option<NonZeroU64>,
+
+    /// Write what was measured to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Transactions sent per second; 0 for none.
+    #[arg(
+        long,
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(0..=1_000),
+        value_name = "N"
+    )]
+    pub tps: u32,
+
+    /// Simulated validators, who propose in turn.
+    #[arg(
+        long,
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u64).range(1..=1_000),
+        value_name = "N"
+    )]
+    pub validators: u64,
+
+    /// From one flashblock to the next.
+    #[arg(
+        long,
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u64).range(10..=60_000),
+        value_name = "MS"
+    )]
+    pub interval_ms: u64,
+
+    /// From a proposer asking for its block to everybody having it: no flashblocks in between.
+    #[arg(long, default_value_t = 300, value_name = "MS")]
+    pub proposal_delay_ms: u64,
+
+    /// From one block to the next.
+    #[arg(
+        long,
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u64).range(200..=60_000),
+        value_name = "MS"
+    )]
+    pub slot_ms: u64,
+
+    /// The first of the ports that are used; see the endpoints that are printed. With 0 each
+    /// process takes one that is free.
+    #[arg(
+        long,
+        default_value_t = 18_545,
+        value_parser = parse_base_port,
+        value_name = "PORT"
+    )]
+    pub base_port: u16,
+
+    /// What all keys and accounts are derived from; random if unset, and printed.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+
+    /// Keep the temporary directory with keys, genesis, sockets and the logs of the services.
+    #[arg(long)]
+    pub keep: bool,
+
+    /// What this process logs to stderr; the services' logs are in the temporary directory.
+    #[arg(long, env = "RUST_LOG", default_value = "warn", value_name = "DIRECTIVES")]
+    pub log_filter: LogFilter,
+
+    /// Start the service binaries that are there instead of building them first.
+    #[arg(long, conflicts_with = "build_only")]
+    pub no_build: bool,
+
+    /// Build the service binaries and start nothing.
+    #[arg(long)]
+    pub build_only: bool,
+}
+
+/// Flags that contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// A block would reach its validators after the next one was asked for.
+    #[error("--proposal-delay-ms {delay} is not below --slot-ms {slot}")]
+    DelayAboveSlot {
+        /// The delay.
+        delay: u64,
+        /// The slot.
+        slot: u64,
+    },
+}
+
+impl Options {
+    /// Checks what no single flag can know.
+    ///
+    /// # Errors
+    /// Names the flags that contradict each other.
+    pub const fn check(&self) -> Result<(), Contradiction> {
+        if self.proposal_delay_ms >= self.slot_ms {
+            let (delay, slot) = (self.proposal_delay_ms, self.slot_ms);
+            return Err(Contradiction::DelayAboveSlot { delay, slot });
+        }
+        Ok(())
+    }
+
+    /// From one block to the next.
+    pub const fn slot(&self) -> Duration {
+        Duration::from_millis(self.slot_ms)
+    }
+
+    /// From the proposer asking to everybody having the block.
+    pub const fn proposal_delay(&self) -> Duration {
+        Duration::from_millis(self.proposal_delay_ms)
+    }
+
+    /// Where `port` is.
+    pub fn address(&self, port: Port) -> SocketAddr {
+        let number = match self.base_port {
+            0 => 0,
+            base => base + port as u16,
+        };
+        SocketAddr::from(([127, 0, 0, 1], number))
+    }
+}
+
+/// The ports, by their distance from `--base-port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Port {
+    /// The overlay's JSON-RPC: what a wallet is pointed at.
+    Overlay = 0,
+    /// The gateway's WebSocket.
+    GatewayWebSocket = 1,
+    /// The builder's Engine API.
+    BuilderEngine = 2,
+    /// The sequencer's execution client.
+    SequencerEngine = 3,
+    /// The sequencer's execution client.
+    SequencerRpc = 4,
+    /// The validators' execution client.
+    ValidatorsEngine = 5,
+    /// The validators' execution client.
+    ValidatorsRpc = 6,
+    /// The RPC node's execution client.
+    RpcNodeEngine = 7,
+    /// The RPC node's execution client.
+    RpcNodeRpc = 8,
+    /// Health and metrics.
+    SignerHealth = 10,
+    /// Health and metrics.
+    BuilderHealth = 11,
+    /// Health and metrics.
+    GatewayHealth = 12,
+    /// Health and metrics.
+    ConsumerHealth = 13,
+    /// Health and metrics.
+    OverlayHealth = 14,
+}
+
+impl Port {
+    /// The one that is furthest from the base.
+    const LAST: Self = Self::OverlayHealth;
+}
+
+fn parse_base_port(text: &str) -> Result<u16, String> {
+    let last = u16::MAX - Port::LAST as u16;
+    match text.parse() {
+        Ok(port) if port == 0 || (1_024..=last).contains(&port) => Ok(port),
+        Ok(_) | Err(_) => Err(format!("expected 0, or a port from 1024 to {last}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(["devnet"].iter().chain(flags))
+    }
+
+    #[test]
+    fn without_flags_slots_last_two_seconds_and_flashblocks_come_every_200_ms() {
+        let options = parse(&[]).unwrap();
+        assert_eq!(options.slot(), Duration::from_secs(2));
+        assert_eq!((options.interval_ms, options.proposal_delay_ms), (200, 300));
+        assert_eq!((options.tps, options.validators, options.blocks), (20, 4, None));
+        assert_eq!(options.address(Port::Overlay).to_string(), "127.0.0.1:18545");
+        assert_eq!(options.address(Port::GatewayWebSocket).to_string(), "127.0.0.1:18546");
+    }
+
+    #[test]
+    fn base_port_0_leaves_every_port_to_the_system() {
+        let options = parse(&["--base-port", "0"]).unwrap();
+        assert_eq!(options.address(Port::OverlayHealth).port(), 0);
+    }
+
+    #[test]
+    fn flags_that_cannot_mean_anything_are_refused() {
+        for flags in [
+            ["--blocks", "0"],
+            ["--validators", "0"],
+            ["--interval-ms", "1"],
+            ["--base-port", "80"],
+            ["--base-port", "65530"],
+            ["--tps", "-1"],
+            ["--unknown", "1"],
+        ] {
+            assert_eq!(parse(&flags).unwrap_err().exit_code(), 2, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_delay_as_long_as_the_slot_is_a_contradiction() {
+        let options = parse(&["--slot-ms", "500", "--proposal-delay-ms", "500"]).unwrap();
+        let refused = options.check().unwrap_err();
+        assert_eq!(refused.to_string(), "--proposal-delay-ms 500 is not below --slot-ms 500");
+    }
+}

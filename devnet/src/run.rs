@@ -1,0 +1,284 @@
+//! One run of `cargo devnet`, from the flags to the exit code.
+
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+
+use preconf_chassis::ConfigError;
+use preconf_telemetry::{TelemetryArgs, TelemetryError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    build::Binaries,
+    client::in_words,
+    consensus::{CanonicalBlock, Source},
+    console::Console,
+    devnet::{Devnet, DevnetError, Prepared},
+    keys::CHAIN_ID,
+    observer::Observer,
+    options::Options,
+    report::{Report, objections},
+    rpc::{Rpc, RpcFailure},
+    traffic::{self, Measured, Traffic},
+    viewer::Viewer,
+};
+
+/// How long the end of a session may take to arrive after its block is canonical.
+const SESSION_END: Duration = Duration::from_secs(2);
+
+/// Why a run has no verdict.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Devnet(DevnetError),
+    #[error("installing logs")]
+    Logs(#[source] TelemetryError),
+    #[error("listening for signals")]
+    Signals(#[source] io::Error),
+    #[error("following the feed")]
+    Feed(#[source] ConfigError),
+    #[error("talking JSON-RPC")]
+    Rpc(#[source] RpcFailure),
+    #[error("writing the report to {path}")]
+    Report {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why the main part of a run ended.
+enum End {
+    /// As many blocks as were asked for.
+    Blocks,
+    /// Somebody said so.
+    Signal,
+}
+
+/// Runs a devnet to its end.
+pub async fn run(options: Options, console: Console) -> ExitCode {
+    match attempt(&options, console).await {
+        Ok(objections) if objections.is_empty() => ExitCode::SUCCESS,
+        Ok(objections) => {
+            for objection in objections {
+                console.line(format_args!("FAILED: {objection}"));
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            // A child's last lines stay lines.
+            console.line(format_args!("FAILED: {}", in_words(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn attempt(options: &Options, console: Console) -> Result<Vec<String>, RunError> {
+    let logs = TelemetryArgs { log_filter: options.log_filter.clone(), ..Default::default() };
+    let _logs = preconf_telemetry::init("devnet", &logs).map_err(RunError::Logs)?;
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let started = tokio::select! {
+        started = start(options, console) => started?,
+        () = signals.next() => return Err(RunError::Interrupted),
+    };
+    let Some(mut running) = started else { return Ok(Vec::new()) };
+    let ended = running.follow(options, console, &mut signals).await;
+    tokio::select! {
+        verdict = running.finish(options, console, ended) => verdict,
+        // Whoever asks twice does not want to wait: what is dropped is killed.
+        () = signals.next() => Err(RunError::Interrupted),
+    }
+}
+
+/// Builds and starts what the options ask for; none if nothing is to be started.
+async fn start(options: &Options, console: Console) -> Result<Option<Running>, RunError> {
+    let binaries = Binaries::beside_ourselves().map_err(DevnetError::Build);
+    let binaries = binaries.map_err(RunError::Devnet)?;
+    if !options.no_build {
+        console.line("building the services");
+        let built = binaries.build().await.map_err(DevnetError::Build);
+        built.map_err(RunError::Devnet)?;
+    }
+    if options.build_only {
+        return Ok(None);
+    }
+    let prepared = Prepared::start(options, &binaries, console).await.map_err(RunError::Devnet)?;
+    let endpoints = prepared.endpoints().clone();
+    console.line(format_args!("chain {CHAIN_ID}\n{endpoints}"));
+    let observer = Observer::start(endpoints.gateway.clone(), prepared.verifier());
+    let observer = observer.map_err(RunError::Feed)?;
+    let viewer = Viewer::start(endpoints.pending.clone(), console);
+    let devnet = prepared.begin().await.map_err(RunError::Devnet)?;
+    let traffic = match options.tps {
+        0 => None,
+        per_second => Some(Traffic::start(traffic::Config {
+            overlay: Rpc::new(endpoints.overlay.clone()).map_err(RunError::Rpc)?,
+            rpc_node: Rpc::new(endpoints.rpc_node.clone()).map_err(RunError::Rpc)?,
+            chain_id: CHAIN_ID,
+            accounts: devnet.accounts.clone(),
+            per_second,
+            head: devnet.consensus.head(),
+            window: devnet.consensus.window(),
+        })),
+    };
+    Ok(Some(Running { devnet, observer, viewer, traffic, fallbacks: 0, last: 0 }))
+}
+
+/// A run that is under way.
+struct Running {
+    devnet: Devnet,
+    observer: Observer,
+    viewer: Viewer,
+    traffic: Option<Traffic>,
+    fallbacks: u64,
+    /// The last block that was settled.
+    last: u64,
+}
+
+impl Running {
+    /// Settles one block after the other.
+    async fn follow(
+        &mut self,
+        options: &Options,
+        console: Console,
+        signals: &mut Signals,
+    ) -> Result<End, RunError> {
+        loop {
+            let block = tokio::select! {
+                block = self.devnet.next_block() => block.map_err(RunError::Devnet)?,
+                () = signals.next() => return Ok(End::Signal),
+            };
+            self.settle(&block, console).await;
+            if options.blocks.is_some_and(|blocks| block.number >= blocks.get()) {
+                return Ok(End::Blocks);
+            }
+        }
+    }
+
+    async fn settle(&mut self, block: &CanonicalBlock, console: Console) {
+        if block.source == Source::Builder {
+            self.observer.until_ended(block.number, SESSION_END).await;
+        }
+        let settled = self.observer.with_ledger(|ledger| ledger.settle(block));
+        self.last = block.number;
+        self.fallbacks += u64::from(block.source != Source::Builder);
+        console.line(format_args!(
+            "block {} {} {} txs, {} preconfirmed, {} kept, {} flashblocks, validator {}, {}",
+            block.number,
+            block.hash,
+            block.transactions.len(),
+            settled.preconfirmed,
+            settled.kept,
+            settled.flashblocks,
+            block.proposer,
+            block.source,
+        ));
+    }
+
+    /// Ends everything and judges it.
+    async fn finish(
+        self,
+        options: &Options,
+        console: Console,
+        ended: Result<End, RunError>,
+    ) -> Result<Vec<String>, RunError> {
+        let Self { devnet, observer, viewer, traffic, fallbacks, last, .. } = self;
+        let interrupted = matches!(ended, Ok(End::Signal)) && options.blocks.is_some();
+        let failure = ended.err();
+        let measured = match (traffic, &failure) {
+            (Some(traffic), None) => traffic.finish(last).await,
+            (Some(_) | None, _) => Measured::default(),
+        };
+        drop(viewer);
+        console.line("stopping");
+        let (totals, cadence) =
+            observer.with_ledger(|ledger| (ledger.totals(), ledger.cadence().clone()));
+        drop(observer);
+        let stopped = devnet.stop().await;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let report = Report::new(&totals, &cadence, fallbacks, &measured);
+        if let Some(path) = &options.report {
+            report.write(path).map_err(|source| RunError::Report { path: path.clone(), source })?;
+        }
+        summarize(&report, &measured, console);
+        let mut objections = objections(&totals, &measured, options.tps > 0);
+        objections.extend(stopped.err().into_iter().flatten().map(|error| error.to_string()));
+        if interrupted {
+            objections.push(format!("interrupted after {last} blocks"));
+        }
+        Ok(objections)
+    }
+}
+
+fn summarize(report: &Report, measured: &Measured, console: Console) {
+    let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
+    let latency = report.latency_ms;
+    console.line(format_args!(
+        "{} blocks, {} flashblocks ({:.1} per block), {} blocks by fallback",
+        report.blocks,
+        report.flashblocks,
+        report.flashblocks as f64 / report.blocks.max(1) as f64,
+        report.fallbacks,
+    ));
+    console.line(format_args!(
+        "{} transactions preconfirmed, {} kept, {} retracted; {} gaps, {} invalid signatures",
+        report.transactions.preconfirmed,
+        report.transactions.kept,
+        report.transactions.retracted,
+        report.gaps,
+        report.invalid_signatures,
+    ));
+    for (what, percentiles) in [
+        ("sent to first receipt", latency.overall),
+        ("  sent in the build window", latency.build_window),
+    ] {
+        console.line(format_args!(
+            "{what}: p50 {} p90 {} p99 {} max {} ms",
+            ms(percentiles.p50),
+            ms(percentiles.p90),
+            ms(percentiles.p99),
+            ms(percentiles.max),
+        ));
+    }
+    let cadence = report.cadence_ms;
+    console.line(format_args!(
+        "one flashblock to the next: p50 {} p99 {} ms",
+        ms(cadence.p50),
+        ms(cadence.p99)
+    ));
+    console.line(format_args!(
+        "{} sent, {} refused, {} unanswered; {} receipts compared, {} differ",
+        measured.sent,
+        measured.refused,
+        measured.unanswered,
+        report.comparisons.made,
+        report.comparisons.failed,
+    ));
+    for failure in &measured.failures {
+        console.line(format_args!("  {failure}"));
+    }
+}
+
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

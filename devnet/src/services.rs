@@ -1,0 +1,177 @@
+//! The five services with the flags that make a system of them.
+//!
+//! Between our own processes there are Unix sockets in the temporary directory; ports are for what
+//! speaks another protocol. All of them listen on loopback only.
+
+use std::{ffi::OsString, fmt::Display, path::PathBuf};
+
+use preconf_chassis::{Endpoint, endpoint::EndpointError};
+use url::Url;
+
+use crate::{
+    build::{Binaries, BuildError},
+    children::Service,
+    clients::Clients,
+    keys::{CHAIN_ID, Directory, Keys},
+    options::{Options, Port},
+};
+
+/// The sockets between our processes.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    /// Builders ask the signer here.
+    pub signer: Endpoint,
+    /// The builder's feed.
+    pub feed: Endpoint,
+    /// Overlays hand transactions to the builder here.
+    pub ingress: Endpoint,
+    /// The gateway's feed.
+    pub gateway: Endpoint,
+    /// The consumer's snapshots.
+    pub pending: Endpoint,
+}
+
+impl Sockets {
+    /// Sockets in a directory.
+    ///
+    /// # Errors
+    /// If the path is too long for a socket.
+    pub fn new(directory: &Directory) -> Result<Self, EndpointError> {
+        let socket = |name: &str| {
+            let path = directory.file(&format!("{name}.sock"));
+            format!("unix:{}", path.display()).parse::<Endpoint>()
+        };
+        Ok(Self {
+            signer: socket("signer")?,
+            feed: socket("feed")?,
+            ingress: socket("ingress")?,
+            gateway: socket("gateway")?,
+            pending: socket("pending")?,
+        })
+    }
+}
+
+/// What all command lines are made of.
+#[derive(Debug)]
+pub struct CommandLines<'a> {
+    /// The flags of the devnet.
+    pub options: &'a Options,
+    /// Where the binaries are.
+    pub binaries: &'a Binaries,
+    /// Keys and files.
+    pub keys: &'a Keys,
+    /// The sockets.
+    pub sockets: &'a Sockets,
+    /// The execution clients.
+    pub clients: &'a Clients,
+}
+
+impl CommandLines<'_> {
+    /// The signer.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn signer(&self) -> Result<Service, BuildError> {
+        let mut flags = Flags::new(self.options, Port::SignerHealth);
+        flags.add("--listen", &self.sockets.signer);
+        flags.add("--flashblock-signing-key", self.keys.signing_key.display());
+        flags.add("--chain-id", CHAIN_ID);
+        self.service("signer", "preconf-signer", flags)
+    }
+
+    /// The builder.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn builder(&self) -> Result<Service, BuildError> {
+        let sequencer = &self.clients.sequencer;
+        let mut flags = Flags::new(self.options, Port::BuilderHealth);
+        flags.add("--engine-addr", self.options.address(Port::BuilderEngine));
+        flags.add("--engine-jwt-secret", self.keys.builder_secret.path.display());
+        flags.add("--execution-engine-url", sequencer.engine_url());
+        flags.add("--execution-jwt-secret", self.keys.sequencer_secret.path.display());
+        flags.add("--execution-url", sequencer.rpc_url());
+        flags.add("--genesis", self.keys.genesis.display());
+        flags.add("--signer", &self.sockets.signer);
+        flags.add("--feed-listen", &self.sockets.feed);
+        flags.add("--ingress-listen", &self.sockets.ingress);
+        flags.add("--flashblock-interval-ms", self.options.interval_ms);
+        self.service("builder", "preconf-builder", flags)
+    }
+
+    /// The gateway.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn gateway(&self) -> Result<Service, BuildError> {
+        let mut flags = Flags::new(self.options, Port::GatewayHealth);
+        flags.add("--upstream", &self.sockets.feed);
+        flags.add("--sequencer-pubkey", self.keys.public_key);
+        flags.add("--chain-id", CHAIN_ID);
+        flags.add("--flashblock-ws-addr", self.options.address(Port::GatewayWebSocket));
+        flags.add("--feed-listen", &self.sockets.gateway);
+        self.service("gateway", "preconf-gateway", flags)
+    }
+
+    /// The consumer.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn consumer(&self) -> Result<Service, BuildError> {
+        let rpc_node = &self.clients.rpc_node;
+        let mut flags = Flags::new(self.options, Port::ConsumerHealth);
+        flags.add("--flashblocks-url", &self.sockets.gateway);
+        flags.add("--sequencer-pubkey", self.keys.public_key);
+        flags.add("--execution-url", rpc_node.rpc_url());
+        flags.add("--execution-ws-url", websocket(rpc_node.rpc_url()));
+        flags.add("--genesis", self.keys.genesis.display());
+        flags.add("--pending-listen", &self.sockets.pending);
+        self.service("consumer", "preconf-consumer", flags)
+    }
+
+    /// The RPC overlay.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn overlay(&self) -> Result<Service, BuildError> {
+        let mut flags = Flags::new(self.options, Port::OverlayHealth);
+        flags.add("--http-addr", self.options.address(Port::Overlay));
+        flags.add("--pending", &self.sockets.pending);
+        flags.add("--ingress", &self.sockets.ingress);
+        flags.add("--execution-url", self.clients.rpc_node.rpc_url());
+        flags.add("--genesis", self.keys.genesis.display());
+        self.service("rpc-overlay", "preconf-rpc-overlay", flags)
+    }
+
+    fn service(
+        &self,
+        name: &'static str,
+        package: &str,
+        flags: Flags,
+    ) -> Result<Service, BuildError> {
+        let program: PathBuf = self.binaries.find(package)?;
+        Ok(Service { name, program, flags: flags.0 })
+    }
+}
+
+/// A command line that begins with what every service is given.
+struct Flags(Vec<OsString>);
+
+impl Flags {
+    fn new(options: &Options, health: Port) -> Self {
+        let mut flags = Self(Vec::new());
+        flags.add("--health-addr", options.address(health));
+        flags
+    }
+
+    fn add(&mut self, flag: &str, value: impl Display) {
+        self.0.extend([flag.into(), value.to_string().into()]);
+    }
+}
+
+/// The same address, over WebSocket.
+fn websocket(mut url: Url) -> Url {
+    // `http` may become `ws`: both are special schemes.
+    url.set_scheme("ws").ok();
+    url
+}

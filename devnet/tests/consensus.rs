@@ -1,0 +1,212 @@
+//! The simulated consensus on three execution clients: whose block is proposed, and what it does
+//! without a builder, or with a bad one.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::{sync::Arc, time::Duration};
+
+use alloy_primitives::B256;
+use alloy_rpc_types_engine::{ExecutionPayloadEnvelopeV4, ForkchoiceUpdated, PayloadId};
+use clap::Parser;
+use preconf_devnet::{
+    Options,
+    clients::Clients,
+    consensus::{Blocks, CanonicalBlock, Config, Consensus, Doors, Source},
+    keys::{Directory, Keys},
+};
+use preconf_engine::{
+    EngineClient, EngineHooks, EngineProxy, ProxyConfig,
+    payload::{BesidePayload, PayloadError, from_payload, requests_hash},
+    proxy::{ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion},
+};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::{net::TcpListener, time::timeout};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+struct Network {
+    _directory: Directory,
+    keys: Keys,
+    clients: Clients,
+}
+
+impl Network {
+    async fn start() -> Self {
+        let options = Options::parse_from(["devnet", "--base-port", "0"]);
+        let directory = Directory::new(false).unwrap();
+        let keys = Keys::create(&directory, 1, 3, 1_800_000_000).unwrap();
+        let clients = Clients::start(&options, &keys).await.unwrap();
+        Self { _directory: directory, keys, clients }
+    }
+
+    /// A chain whose sequencer is behind this door.
+    async fn chain(&self, sequencer: EngineClient) -> (Consensus, Blocks) {
+        let config = Config {
+            spec: self.keys.spec.clone(),
+            validators: self.keys.validators.clone(),
+            slot: Duration::from_millis(300),
+            proposal_delay: Duration::from_millis(50),
+        };
+        let doors = Doors {
+            sequencer,
+            validators: self.clients.validators.engine().unwrap(),
+            rpc_node: self.clients.rpc_node.engine().unwrap(),
+        };
+        Consensus::start(config, doors).await.unwrap()
+    }
+}
+
+async fn next(blocks: &mut Blocks) -> Arc<CanonicalBlock> {
+    timeout(DEADLINE, blocks.recv()).await.unwrap().unwrap()
+}
+
+fn reason(block: &CanonicalBlock) -> &str {
+    match &block.source {
+        Source::Fallback(reason) => reason,
+        Source::Builder => panic!("block {} is the builder's", block.number),
+    }
+}
+
+#[tokio::test]
+async fn proposers_take_turns_and_everybody_has_the_same_chain() {
+    let network = Network::start().await;
+    let door = network.clients.sequencer.engine().unwrap();
+    let (consensus, mut blocks) = network.chain(door).await;
+
+    for number in 1..=4 {
+        let block = next(&mut blocks).await;
+
+        assert_eq!((block.number, &block.source), (number, &Source::Builder));
+        let clients = &network.clients;
+        for node in [&clients.sequencer, &clients.validators, &clients.rpc_node] {
+            let known = node.client().block_by_number(number).unwrap();
+            assert_eq!(known.hash, block.hash);
+            let proposer = network.keys.validators[block.proposer];
+            assert_eq!(known.header().beneficiary, proposer);
+            let withdrawals = known.block.body.withdrawals.as_ref().unwrap();
+            assert_eq!((withdrawals[0].index, withdrawals[0].address), (number - 1, proposer));
+        }
+        assert_eq!(block.proposer as u64, number % 3);
+        assert_eq!(*consensus.head().borrow(), number);
+    }
+    consensus.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_builder_the_validators_build_and_the_chain_goes_on() {
+    let network = Network::start().await;
+    // A port where nobody listens: bound, and closed again.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", free.local_addr().unwrap()).parse().unwrap();
+    drop(free);
+    let nobody = EngineClient::new(&url, network.keys.builder_secret.jwt.clone()).unwrap();
+    let (consensus, mut blocks) = network.chain(nobody).await;
+
+    for number in 1..=2 {
+        let block = next(&mut blocks).await;
+
+        assert_eq!(block.number, number);
+        assert_eq!(reason(&block), "no block is being built");
+        assert!(!*consensus.window().borrow());
+    }
+    consensus.stop().await;
+}
+
+/// A builder that hands out the client's block, changed.
+struct BadBuilder {
+    engine: EngineClient,
+    change: fn(&mut ExecutionPayloadEnvelopeV4),
+}
+
+impl EngineHooks for BadBuilder {
+    fn forkchoice_updated<'a>(
+        &'a self,
+        _call: &'a ForkchoiceCall,
+        answer: &'a ForkchoiceUpdated,
+    ) -> HookFuture<'a, Option<PayloadId>> {
+        Box::pin(async { answer.payload_id })
+    }
+
+    fn get_payload(
+        &self,
+        _version: PayloadVersion,
+        id: PayloadId,
+    ) -> HookFuture<'_, Option<Box<RawValue>>> {
+        Box::pin(async move {
+            let mut envelope = self.engine.get_payload_v4(id, DEADLINE).await.unwrap();
+            (self.change)(&mut envelope);
+            Some(to_raw_value(&envelope).unwrap())
+        })
+    }
+
+    fn new_payload_valid(&self, _call: NewPayloadCall) {}
+}
+
+impl Network {
+    async fn bad_builder(&self, change: fn(&mut ExecutionPayloadEnvelopeV4)) -> EngineClient {
+        let engine = self.clients.sequencer.engine().unwrap();
+        let secret = self.keys.builder_secret.jwt.clone();
+        let hooks = Arc::new(BadBuilder { engine: engine.clone(), change });
+        let proxy = EngineProxy::new(engine, secret.clone(), hooks, ProxyConfig::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, proxy.router()).await });
+        EngineClient::new(&url, secret).unwrap()
+    }
+}
+
+/// A state root that is wrong, in a block that hashes to what it says.
+fn wrong_root(envelope: &mut ExecutionPayloadEnvelopeV4) {
+    let requests: Vec<_> = envelope.execution_requests.iter().cloned().collect();
+    let payload = &mut envelope.envelope_inner.execution_payload;
+    let timestamp = payload.payload_inner.payload_inner.timestamp;
+    payload.payload_inner.payload_inner.state_root = B256::repeat_byte(1);
+    let number = payload.payload_inner.payload_inner.block_number;
+    let root = [b"beacon block".as_slice(), &number.to_be_bytes()].concat();
+    let beside = BesidePayload {
+        parent_beacon_block_root: Some(alloy_primitives::keccak256(root)),
+        requests_hash: Some(requests_hash(&requests).unwrap()),
+        prev_proposer_pubkey: None,
+    };
+    match from_payload(payload.clone(), &beside) {
+        Err(PayloadError::BlockHash { got, .. }) => {
+            payload.payload_inner.payload_inner.block_hash = got;
+        }
+        other => panic!("at {timestamp}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_valid_is_not_proposed() {
+    let network = Network::start().await;
+    let door = network.bad_builder(wrong_root).await;
+    let (consensus, mut blocks) = network.chain(door).await;
+
+    for number in 1..=2 {
+        let block = next(&mut blocks).await;
+
+        assert_eq!(block.number, number);
+        let reason = reason(&block);
+        assert!(reason.starts_with("the block is not valid: "), "{reason}");
+        assert!(reason.contains("state root"), "{reason}");
+    }
+    consensus.stop().await;
+}
+
+#[tokio::test]
+async fn a_block_that_does_not_hash_to_what_it_says_is_not_proposed() {
+    let network = Network::start().await;
+    let door = network
+        .bad_builder(|envelope| {
+            let payload = &mut envelope.envelope_inner.execution_payload.payload_inner;
+            payload.payload_inner.fee_recipient.0[0] ^= 1;
+        })
+        .await;
+    let (consensus, mut blocks) = network.chain(door).await;
+
+    let block = next(&mut blocks).await;
+
+    let reason = reason(&block);
+    assert!(reason.starts_with("the payload is not a block: block hash mismatch"), "{reason}");
+    consensus.stop().await;
+}

@@ -1,0 +1,127 @@
+//! The whole system in processes of its own, on ports of the system's choice.
+//!
+//! Systems run one at a time: what they promise depends on time, and a test machine is small.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Parser;
+use preconf_devnet::{
+    Console, Devnet, Options,
+    build::Binaries,
+    consensus::{CanonicalBlock, Source},
+    rpc::Rpc,
+};
+use tokio::{
+    sync::{Mutex, MutexGuard, OnceCell, watch},
+    time::timeout,
+};
+
+/// How long anything may take before a test fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+static TURN: Mutex<()> = Mutex::const_new(());
+static BINARIES: OnceCell<Binaries> = OnceCell::const_new();
+
+/// The turn to run a system. Held until it is dropped.
+pub struct Turn {
+    _held: MutexGuard<'static, ()>,
+    /// The service binaries, built from the sources as they are.
+    pub binaries: Binaries,
+}
+
+impl Turn {
+    /// Waits for the turn, and builds the services if nobody has.
+    ///
+    /// # Panics
+    /// If they cannot be built.
+    pub async fn take() -> Self {
+        let _held = TURN.lock().await;
+        let build = async || {
+            let binaries = Binaries::beside_ourselves().expect("tests are built by cargo");
+            binaries.build_with_tests().await.expect("the services can be built");
+            binaries
+        };
+        let binaries = BINARIES.get_or_init(build).await.clone();
+        Self { _held, binaries }
+    }
+}
+
+/// The options of a test: free ports, and what the test adds.
+///
+/// # Panics
+/// If they are not options.
+pub fn options(flags: &[&str]) -> Options {
+    let fixed = ["devnet", "--base-port", "0", "--no-build"];
+    Options::parse_from(fixed.iter().chain(flags))
+}
+
+/// A system that runs, and those who talk to it.
+pub struct Cluster {
+    /// The system.
+    pub devnet: Devnet,
+    /// The overlay.
+    pub overlay: Rpc,
+    /// The RPC node's client.
+    pub rpc_node: Rpc,
+    _turn: Turn,
+}
+
+impl Cluster {
+    /// Starts a system.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(flags: &[&str]) -> Self {
+        let turn = Turn::take().await;
+        let started = Devnet::start(&options(flags), &turn.binaries, Console::Silent).await;
+        let devnet = started.unwrap_or_else(|error| panic!("{}", preconf_chassis::Chain(&error)));
+        let rpc = |url: &url::Url| Rpc::new(url.clone()).expect("a port of ours is a URL");
+        let overlay = rpc(&devnet.endpoints.overlay);
+        let rpc_node = rpc(&devnet.endpoints.rpc_node);
+        Self { devnet, overlay, rpc_node, _turn: turn }
+    }
+
+    /// Waits until the next block begins to be built.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    pub async fn next_window(&self) {
+        let mut window = self.devnet.consensus.window();
+        until(&mut window, |open| !*open).await;
+        until(&mut window, |open| *open).await;
+    }
+
+    /// Waits until everybody has the block with this number.
+    ///
+    /// # Panics
+    /// If that takes too long, the system fails, or the block is not the builder's.
+    pub async fn canonical(&mut self, number: u64) -> Arc<CanonicalBlock> {
+        loop {
+            let next = timeout(DEADLINE, self.devnet.next_block());
+            let block = next.await.expect("blocks come").expect("the system runs");
+            assert_eq!(block.source, Source::Builder, "block {}", block.number);
+            if block.number >= number {
+                return block;
+            }
+        }
+    }
+
+    /// Stops everything.
+    ///
+    /// # Panics
+    /// If something does not end as it should.
+    pub async fn stop(self) {
+        if let Err(failures) = self.devnet.stop().await {
+            panic!("{}", failures[0]);
+        }
+    }
+}
+
+/// Waits for a condition.
+///
+/// # Panics
+/// If it does not come true in time.
+pub async fn until<T>(watched: &mut watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
+    let waited = timeout(DEADLINE, watched.wait_for(condition)).await;
+    waited.expect("the condition comes true in time").expect("what is watched goes on");
+}

@@ -1,0 +1,70 @@
+//! Services may be started in any order: who misses a peer waits for it, and says so.
+
+use std::time::Duration;
+
+use preconf_devnet::{
+    Console,
+    children::{ChildError, Children},
+    clients::Clients,
+    consensus::{self, Consensus, Doors, Source},
+    keys::{Directory, Keys},
+    services::{CommandLines, Sockets},
+};
+use preconf_engine::EngineClient;
+use preconf_tests::cluster::{DEADLINE, Turn, options};
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_that_start_before_their_peers_wait_for_them() {
+    let turn = Turn::take().await;
+    let options = options(&[]);
+    let directory = Directory::new(false).unwrap();
+    let keys = Keys::create(&directory, 1, 2, 1_800_000_000).unwrap();
+    let sockets = Sockets::new(&directory).unwrap();
+    let clients = Clients::start(&options, &keys).await.unwrap();
+    let lines = CommandLines {
+        options: &options,
+        binaries: &turn.binaries,
+        keys: &keys,
+        sockets: &sockets,
+        clients: &clients,
+    };
+    let mut children = Children::new(&directory.file("logs"));
+
+    for service in [lines.overlay(), lines.consumer(), lines.gateway()] {
+        children.start(service.unwrap(), &["health"]).await.unwrap();
+    }
+    for lonely in ["rpc-overlay", "consumer", "gateway"] {
+        let ready = children.until_ready(&[lonely], Duration::ZERO, Console::Silent).await;
+        let Err(ChildError::NotReady { name, .. }) = ready else { panic!("{lonely}: {ready:?}") };
+        assert_eq!(name, lonely);
+    }
+    let builder = children.start(lines.builder().unwrap(), &["engine"]).await.unwrap();
+    children.start(lines.signer().unwrap(), &["health"]).await.unwrap();
+    let first = ["signer", "builder", "gateway"];
+    children.until_ready(&first, DEADLINE, Console::Silent).await.unwrap();
+
+    let engine = builder["engine"].parse().unwrap();
+    let doors = Doors {
+        sequencer: EngineClient::new(&engine, keys.builder_secret.jwt.clone()).unwrap(),
+        validators: clients.validators.engine().unwrap(),
+        rpc_node: clients.rpc_node.engine().unwrap(),
+    };
+    let config = consensus::Config {
+        spec: keys.spec.clone(),
+        validators: keys.validators.clone(),
+        slot: options.slot(),
+        proposal_delay: options.proposal_delay(),
+    };
+    let (consensus, mut blocks) = Consensus::start(config, doors).await.unwrap();
+    let then = ["consumer", "rpc-overlay"];
+    children.until_ready(&then, DEADLINE, Console::Silent).await.unwrap();
+    for number in 1..=2 {
+        let block = timeout(DEADLINE, blocks.recv()).await.unwrap().unwrap();
+        assert_eq!((block.number, &block.source), (number, &Source::Builder));
+    }
+
+    consensus.stop().await;
+    children.stop().await.unwrap();
+    clients.stop().await;
+}
