@@ -210,3 +210,19 @@ async fn a_block_that_does_not_hash_to_what_it_says_is_not_proposed() {
     assert!(reason.starts_with("the payload is not a block: block hash mismatch"), "{reason}");
     consensus.stop().await;
 }
+
+#[tokio::test]
+async fn without_its_validators_the_chain_ends_and_says_why() {
+    let network = Network::start().await;
+    let door = network.clients.sequencer.engine().unwrap();
+    let (mut consensus, mut blocks) = network.chain(door).await;
+    next(&mut blocks).await;
+    let Clients { validators, sequencer: _sequencer, rpc_node: _rpc_node } = network.clients;
+
+    drop(validators);
+    let error = timeout(DEADLINE, consensus.failed()).await.unwrap();
+
+    assert_eq!(error.to_string(), "the validators' own block is not acceptable");
+    assert!(!*consensus.window().borrow());
+    timeout(DEADLINE, consensus.stop()).await.unwrap();
+}

@@ -1,7 +1,11 @@
 //! The sequencer's promises: builder, signer and execution client over their real sockets, driven
 //! as a consensus client would.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops where it fails, and names what it expects"
+)]
 
 #[path = "sequencer/system.rs"]
 mod system;

@@ -4,9 +4,9 @@ mod field;
 mod types;
 
 pub use field::Invalid;
-pub(crate) use field::{Scope as InvalidScope, address, fixed, optional_fixed, required};
 #[cfg(feature = "pending")]
 pub(crate) use field::uint;
-pub(crate) use types::{abandon_reason, bytes, digest, list, signature};
+pub(crate) use field::{Scope as InvalidScope, address, fixed, optional_fixed, required};
 #[cfg(feature = "pending")]
 pub(crate) use types::base;
+pub(crate) use types::{abandon_reason, bytes, digest, list, signature};
