@@ -256,6 +256,9 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         report.comparisons.made,
         report.comparisons.failed,
     ));
+    for refusal in &measured.refusals {
+        console.line(format_args!("  refused: {refusal}"));
+    }
     for failure in &measured.failures {
         console.line(format_args!("  {failure}"));
     }

@@ -40,8 +40,8 @@ const AT_ONCE: usize = 2_048;
 const UNANSWERED: Duration = Duration::from_secs(30);
 /// How long comparisons under way may take at the end.
 const LAST_COMPARISONS: Duration = Duration::from_secs(15);
-/// How many failures are told in words; all are counted.
-const FAILURES_TOLD: usize = 10;
+/// How many failures and how many refusals are told in words; all are counted.
+const TOLD: usize = 10;
 /// What each account has of the token.
 const TOKENS: u64 = 1_000_000_000;
 
@@ -83,6 +83,8 @@ pub struct Measured {
     pub comparisons_failed: u64,
     /// The first failures, in words.
     pub failures: Vec<String>,
+    /// The first refusals, in words.
+    pub refusals: Vec<String>,
 }
 
 /// Traffic that goes on until it is finished or dropped.
@@ -206,13 +208,14 @@ impl Measured {
         match end {
             End::Refused(failure) => {
                 self.refused += 1;
-                self.tell(format!("a transaction was refused: {}", Chain(&failure)));
+                tell(&mut self.refusals, Chain(&failure).to_string());
             }
             End::Open => self.sent += 1,
             End::Unanswered => {
                 self.sent += 1;
                 self.unanswered += 1;
-                self.tell(format!("a transaction had no receipt for {UNANSWERED:?}"));
+                let failure = format!("a transaction had no receipt for {UNANSWERED:?}");
+                tell(&mut self.failures, failure);
             }
             End::Promised { latency } => self.promised(latency, in_window),
             End::Compared { latency, result } => {
@@ -241,13 +244,13 @@ impl Measured {
 
     fn fail(&mut self, comparisons: u64, failure: String) {
         self.comparisons_failed += comparisons;
-        self.tell(failure);
+        tell(&mut self.failures, failure);
     }
+}
 
-    fn tell(&mut self, failure: String) {
-        if self.failures.len() < FAILURES_TOLD {
-            self.failures.push(failure);
-        }
+fn tell(told: &mut Vec<String>, words: String) {
+    if told.len() < TOLD {
+        told.push(words);
     }
 }
 

@@ -42,11 +42,16 @@ async fn a_program_that_is_not_there_is_named() {
 
 #[tokio::test]
 async fn the_first_child_to_end_is_noticed_even_if_it_ends_well() {
-    let (_logs, mut children) = children();
-    let quitter = "echo listening health x; echo bye; exit 0";
+    let (logs, mut children) = children();
+    let go = logs.path().join("go");
+    let quitter = format!(
+        "echo listening health x; until [ -e {} ]; do sleep 0.01; done; echo bye; exit 0",
+        go.display()
+    );
     let at = children.start(shell("gateway", STEADY), &["health"]).await.unwrap();
     assert_eq!(at["health"], "http://127.0.0.1:1");
-    children.start(shell("consumer", quitter), &["health"]).await.unwrap();
+    children.start(shell("consumer", &quitter), &["health"]).await.unwrap();
+    std::fs::write(go, "").unwrap();
 
     let ended = timeout(SOON, children.first_end()).await.unwrap().to_string();
 
