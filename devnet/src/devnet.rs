@@ -21,7 +21,7 @@ use url::{ParseError, Url};
 
 use crate::{
     build::{Binaries, BuildError},
-    children::{ChildError, Children},
+    children::{ChildError, Children, Service},
     client::ServeError,
     clients::Clients,
     consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors},
@@ -280,15 +280,18 @@ async fn start_all(
     children: &mut Children,
     lines: &CommandLines<'_>,
 ) -> Result<Endpoints, DevnetError> {
-    let (mut health, mut bound) = (Vec::new(), BTreeMap::new());
-    for (service, listeners) in [
-        (lines.signer(), ["health", "signer"]),
-        (lines.builder(), ["health", "engine"]),
-        (lines.gateway(), ["health", "websocket"]),
-        (lines.consumer(), ["health", "pending"]),
-        (lines.overlay(), ["health", "json-rpc"]),
-    ] {
-        let service = service.map_err(DevnetError::Build)?;
+    type Bound = BTreeMap<&'static str, String>;
+    type Line<'a> = &'a dyn Fn(&Bound) -> Result<Service, BuildError>;
+    let steps: [(Line<'_>, [&'static str; 2]); 5] = [
+        (&|_| lines.signer(), ["health", "signer"]),
+        (&|_| lines.builder(), ["health", "engine"]),
+        (&|_| lines.gateway(), ["health", "websocket"]),
+        (&|bound| lines.consumer(&bound["websocket"]), ["health", "pending"]),
+        (&|_| lines.overlay(), ["health", "json-rpc"]),
+    ];
+    let (mut health, mut bound) = (Vec::new(), Bound::new());
+    for (line, listeners) in steps {
+        let service = line(&bound).map_err(DevnetError::Build)?;
         let name = service.name;
         let mut started = children.start(service, &listeners).await.map_err(DevnetError::Child)?;
         health.push((name, started.remove("health").unwrap_or_default()));

@@ -113,14 +113,14 @@ impl CommandLines<'_> {
         self.service("gateway", "preconf-gateway", flags)
     }
 
-    /// The consumer.
+    /// The consumer, which follows the gateway at `feed`.
     ///
     /// # Errors
     /// If its binary is not there.
-    pub fn consumer(&self) -> Result<Service, BuildError> {
+    pub fn consumer(&self, feed: impl Display) -> Result<Service, BuildError> {
         let rpc_node = &self.clients.rpc_node;
         let mut flags = Flags::new(self.options, Port::ConsumerHealth);
-        flags.add("--flashblocks-url", &self.sockets.gateway);
+        flags.add("--flashblocks-url", feed);
         flags.add("--sequencer-pubkey", self.keys.public_key);
         flags.add("--execution-url", rpc_node.rpc_url());
         flags.add("--execution-ws-url", websocket(rpc_node.rpc_url()));

@@ -31,7 +31,7 @@ async fn services_that_start_before_their_peers_wait_for_them() {
     };
     let mut children = Children::new(&directory.file("logs"));
 
-    for service in [lines.overlay(), lines.consumer(), lines.gateway()] {
+    for service in [lines.overlay(), lines.consumer(&lines.sockets.gateway), lines.gateway()] {
         children.start(service.unwrap(), &["health"]).await.unwrap();
     }
     for lonely in ["rpc-overlay", "consumer", "gateway"] {
