@@ -175,10 +175,10 @@ impl<R: StateReader + Clone> Assembler<R> {
         true
     }
 
-    /// The state that was asked for is in memory now.
-    pub fn state_arrived(&mut self, id: BuildId) {
+    /// State that was asked for is in memory now.
+    pub fn state_arrived(&mut self, id: BuildId, keys: &[Key]) {
         if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
-            build.state_arrived(&self.pool);
+            build.state_arrived(&self.pool, keys);
         }
     }
 

@@ -91,10 +91,19 @@ pub struct Build<R: StateReader> {
     /// How many of the block's transactions were promised before it.
     kept_promises: usize,
     bytes_since_cut: usize,
-    parked: Vec<(Address, u64)>,
-    /// Whether the next step needs state that was asked for and has not come.
-    stalled: bool,
+    /// Transactions that wait for state, each with the keys that it waits for.
+    parked: Vec<Parked>,
+    /// What the next step needs and has not come.
+    stalled: Vec<Key>,
     state_rounds: HashMap<B256, u32>,
+}
+
+/// A transaction that waits for state.
+#[derive(Debug)]
+struct Parked {
+    sender: Address,
+    nonce: u64,
+    keys: Vec<Key>,
 }
 
 enum Stage<R: StateReader> {
@@ -132,7 +141,7 @@ impl<R: StateReader + Clone> Build<R> {
             kept_promises: 0,
             bytes_since_cut: 0,
             parked: Vec::new(),
-            stalled: false,
+            stalled: Vec::new(),
             state_rounds: HashMap::new(),
         }
     }
@@ -144,7 +153,7 @@ impl<R: StateReader + Clone> Build<R> {
         if now >= self.ends {
             return Step::Full(Exhausted::Deadline);
         }
-        if self.stalled {
+        if !self.stalled.is_empty() {
             return Step::Wait(self.ends);
         }
         if let Stage::Opening { spec, block, overlay } = &self.stage {
@@ -217,7 +226,7 @@ impl<R: StateReader + Clone> Build<R> {
 
     /// Nothing can go on before this state has come.
     fn stall(&mut self, keys: Vec<Key>) -> Step {
-        self.stalled = true;
+        self.stalled.clone_from(&keys);
         Step::Need(keys)
     }
 
@@ -229,13 +238,14 @@ impl<R: StateReader + Clone> Build<R> {
                 let rounds = self.state_rounds.entry(*transaction.hash()).or_default();
                 *rounds += 1;
                 if *rounds <= MAX_STATE_ROUNDS {
-                    self.parked.push((sender, nonce));
+                    self.parked.push(Parked { sender, nonce, keys: keys.clone() });
                     return Step::Need(keys);
                 }
             }
             Err(TxError::NonceTooLow { state, .. }) => {
-                pool.mined(&sender, state.saturating_sub(1));
-                self.selection.arrived(pool, sender, state);
+                let used = state.saturating_sub(1);
+                pool.mined(&sender, used);
+                self.selection.included(pool, sender, used);
             }
             // It may fit into the next block.
             Err(
@@ -276,10 +286,16 @@ impl<R: StateReader + Clone> Build<R> {
         cut
     }
 
-    /// The state that was asked for has come: what waited for it is tried again.
-    pub fn state_arrived(&mut self, pool: &Pool) {
-        self.stalled = false;
-        for (sender, nonce) in std::mem::take(&mut self.parked) {
+    /// These keys are in memory now: what waited for no others is tried again.
+    pub fn state_arrived(&mut self, pool: &Pool, keys: &[Key]) {
+        if self.stalled.iter().all(|key| keys.contains(key)) {
+            self.stalled.clear();
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let has_all = |waiting: &Parked| waiting.keys.iter().all(|key| keys.contains(key));
+        let (ready, parked) = parked.into_iter().partition(has_all);
+        self.parked = parked;
+        for Parked { sender, nonce, .. } in ready {
             self.selection.retry(pool, sender, nonce);
         }
     }

@@ -17,7 +17,7 @@ use preconf_assembly::{Assembler, BuildId, Effect, PoolLimits, Timing, Wake};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
 use preconf_primitives::TransactionRefusal;
-use preconf_state::{Account, Overlay, StateCache};
+use preconf_state::{Account, Key, Overlay, StateCache};
 use tokio::sync::{mpsc, oneshot};
 
 /// How many orders may wait. Submissions are limited before they get here (see `ingress`), and
@@ -50,8 +50,8 @@ pub(crate) enum Order {
     Finish { build: BuildId },
     /// Give it up.
     Drop { build: BuildId },
-    /// The state that was missing is in memory.
-    StateArrived { build: BuildId },
+    /// State that was missing is in memory.
+    StateArrived { build: BuildId, keys: Vec<Key> },
     /// The flashblock that was on its way is out.
     Published { build: BuildId },
 }
@@ -158,7 +158,7 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
                 assembler.drop_build();
             }
         }
-        Order::StateArrived { build } => assembler.state_arrived(build),
+        Order::StateArrived { build, keys } => assembler.state_arrived(build, &keys),
         Order::Published { build } => assembler.published(build),
     }
 }

@@ -27,7 +27,7 @@ use preconf_engine::{
 };
 use preconf_evm::{NextBlock, Paused};
 use preconf_primitives::{AbandonReason, Base, Opening, Withdrawal};
-use preconf_state::{Overlay, StateCache};
+use preconf_state::{Key, Overlay, StateCache};
 use preconf_upstream::{Head, StateFetcher, UpstreamError};
 use serde_json::value::RawValue;
 use tokio::{
@@ -45,6 +45,8 @@ use crate::{
 
 /// How many builds are remembered: 8 sealed ones and as many that were given up.
 const KEPT_BUILDS: usize = 16;
+/// How often missing state is asked for; each time has the execution client's deadline.
+const STATE_ATTEMPTS: usize = 3;
 
 /// The parts of the sequencer that hooks, tasks and the ingress share.
 pub(crate) struct Sequencer {
@@ -369,17 +371,7 @@ impl Sequencer {
             Effect::Need { build, keys } => {
                 let Some(cache) = self.cache_of(build) else { return };
                 let this = self.clone();
-                tokio::spawn(async move {
-                    match this.fetcher.ensure(&cache, &keys).await {
-                        Ok(()) => {
-                            let _ = this.orders.give(Order::StateArrived { build });
-                        }
-                        Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            warn!(build = build.0, error, "state was not read");
-                        }
-                    }
-                });
+                tokio::spawn(async move { this.read(build, &cache, keys).await });
             }
             Effect::Publish { build, cut } => {
                 let outgoing = Outgoing::Flashblock { build, cut, is_last: false };
@@ -393,6 +385,24 @@ impl Sequencer {
             Effect::Failed { build, reason } => {
                 warn!(build = build.0, reason, "the build failed");
                 self.end(build, AbandonReason::ExecutionFailed);
+            }
+        }
+    }
+
+    /// Reads state that a build misses. What cannot be read after a few tries stays missing: its
+    /// transactions wait for the next block.
+    async fn read(&self, build: BuildId, cache: &StateCache, keys: Vec<Key>) {
+        for _ in 0..STATE_ATTEMPTS {
+            match self.fetcher.ensure(cache, &keys).await {
+                Ok(()) => {
+                    // A thread that takes no orders needs no state.
+                    let _ = self.orders.give(Order::StateArrived { build, keys });
+                    return;
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(build = build.0, error, "state was not read");
+                }
             }
         }
     }

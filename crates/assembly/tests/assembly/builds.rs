@@ -90,7 +90,7 @@ impl Bench {
         match effect {
             Effect::Need { build, keys } => {
                 self.state.show(&keys);
-                self.assembler.state_arrived(build);
+                self.assembler.state_arrived(build, &keys);
             }
             Effect::Publish { build, cut } => {
                 self.cuts.push(cut);
@@ -265,7 +265,7 @@ fn missing_state_does_not_hold_up_others() {
     bench.pass(INTERVAL);
     assert_eq!(bench.published(), [*known.hash()]);
     bench.state.show(&keys);
-    bench.assembler.state_arrived(build);
+    bench.assembler.state_arrived(build, &keys);
     bench.run();
     bench.pass(INTERVAL);
     assert_eq!(bench.published(), [*known.hash(), *unknown.hash()]);
@@ -342,4 +342,46 @@ fn a_build_that_is_given_up_loses_no_transaction() {
     bench.run();
     bench.pass(INTERVAL);
     assert_eq!(bench.published(), [*transaction.hash()]);
+}
+
+#[test]
+fn many_that_wait_for_state_do_not_use_up_each_others_tries() {
+    let mut bench = Bench::new();
+    bench.open();
+    bench.run();
+    let waiting: Vec<B256> =
+        (1..=9).map(|sender| *bench.offer(Transfer::new(sender, 0, 1)).hash()).collect();
+    // All of them are tried and miss their state before any of it comes.
+    let mut needs = Vec::new();
+    for _ in &waiting {
+        assert_eq!(bench.assembler.work(bench.now), Wake::Now);
+        let Some(Effect::Need { build, keys }) = bench.assembler.poll_effect() else {
+            panic!("state is asked for")
+        };
+        needs.push((build, keys));
+    }
+    for (build, keys) in needs {
+        bench.state.show(&keys);
+        bench.assembler.state_arrived(build, &keys);
+        bench.run();
+    }
+    bench.pass(INTERVAL);
+    let mut published = bench.published();
+    published.sort_unstable();
+    let mut expected = waiting;
+    expected.sort_unstable();
+    assert_eq!(published, expected);
+}
+
+#[test]
+fn a_nonce_that_is_used_elsewhere_does_not_hold_up_the_next_one() {
+    let mut bench = Bench::new();
+    let stale = bench.offer(Transfer::new(1, 0, 1));
+    let next = bench.offer(Transfer::new(1, 1, 1));
+    bench.state.move_nonce(signer(1).address(), 1);
+    bench.open();
+    bench.run();
+    bench.pass(INTERVAL);
+    assert_eq!(bench.published(), [*next.hash()]);
+    assert!(bench.assembler.pool().get(stale.hash()).is_none());
 }

@@ -12,7 +12,9 @@ use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use preconf_chain::{ChainSpec, Transaction, system_contracts};
 use preconf_evm::NextBlock;
-use preconf_state::{Account, Bytecode, Key, MemoryState, NeedState, StateReader};
+use preconf_state::{
+    Account, AccountDiff, Bytecode, Diff, Key, MemoryState, NeedState, StateReader,
+};
 
 pub(crate) const CHAIN_ID: u64 = 1337;
 pub(crate) const GAS_LIMIT: u64 = 30_000_000;
@@ -125,6 +127,15 @@ impl Hidden {
     pub(crate) fn all(spec: &ChainSpec) -> Self {
         let state = Arc::new(MemoryState::from_genesis(&spec.genesis().alloc));
         Self { state, seen: Arc::default() }
+    }
+
+    /// The account has used the nonces below this one.
+    pub(crate) fn move_nonce(&mut self, address: Address, nonce: u64) {
+        let account = self.state.account(address).unwrap();
+        let account = account.map(|account| Account { nonce, ..account });
+        let mut diff = Diff::default();
+        diff.accounts.insert(address, AccountDiff { account, ..AccountDiff::default() });
+        Arc::make_mut(&mut self.state).apply(&diff);
     }
 
     /// Shows these keys from now on.
