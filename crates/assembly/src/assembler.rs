@@ -224,9 +224,12 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
+        // What was promised and not come to stays promised, whether or not there is a block.
+        let waiting = running.promises_left();
+        self.unsettle(&running);
         let effect = match running.finish(now) {
             Some((last, block)) => {
-                self.unsettled = block.transactions().to_vec();
+                self.unsettled = block.transactions().iter().cloned().chain(waiting).collect();
                 Effect::Complete { build, last, block: Box::new(block), completion }
             }
             None => Effect::Failed { build, reason: "the block was never opened".to_owned() },

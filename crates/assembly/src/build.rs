@@ -169,6 +169,10 @@ impl<R: StateReader + Clone> Build<R> {
             };
         }
         if let Some(transaction) = self.promised.front().cloned() {
+            // Promises may take several flashblocks, each within its bounds.
+            if self.bytes_since_cut >= CUT_BYTES {
+                return if may_cut { Step::Cut(self.cut(now)) } else { Step::Wait(self.ends) };
+            }
             return self.keep_promise(pool, &transaction);
         }
         if may_cut && self.is_cut_due(now) {
@@ -316,6 +320,11 @@ impl<R: StateReader + Clone> Build<R> {
             Stage::Open(running) => Some((cut, running.pause())),
             Stage::Opening { .. } | Stage::Broken => None,
         }
+    }
+
+    /// What was promised before this build and has not been come to.
+    pub fn promises_left(&self) -> Vec<Transaction> {
+        self.promised.iter().cloned().collect()
     }
 
     /// Every transaction that is promised: by a flashblock of this build, and by those before it

@@ -201,9 +201,17 @@ impl Sequencer {
             self.metrics.payload("builder");
             return Some(envelope);
         }
+        // Sealed in this very moment: what is published as sealed is what is handed out.
+        self.end(build, AbandonReason::SealFailed);
+        let settled = stage.borrow().clone();
+        if let Stage::Sealed(sealed) = settled
+            && let Ok(envelope) = sealed.envelope(version)
+        {
+            self.metrics.payload("builder");
+            return Some(envelope);
+        }
         warn!(build = build.0, "the payload is the execution client's own");
         self.metrics.payload("fallback");
-        self.end(build, AbandonReason::SealFailed);
         fallback?.await.ok().flatten()
     }
 

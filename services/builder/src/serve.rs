@@ -108,7 +108,10 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let routes = Routes::new(ingress::server(Arc::new(Ingress::new(sequencer.clone()))));
     tasks.spawn("ingress", grpc::serve(ingress_listener, routes, context.shutdown.clone()));
 
-    let proxy = EngineProxy::new(engine, inbound, sequencer, ProxyConfig::default());
+    // The hook may wait for our seal, and after that for the fallback.
+    let hook_deadline = Duration::from_millis(2 * config.seal_budget_ms + 500);
+    let limits = ProxyConfig { hook_deadline, ..ProxyConfig::default() };
+    let proxy = EngineProxy::new(engine, inbound, sequencer, limits);
     let shutdown = context.shutdown.clone();
     let engine_listener = engine_listener.tap_io(|stream| {
         // A stream that cannot be tuned still serves.

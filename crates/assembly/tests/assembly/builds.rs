@@ -385,3 +385,22 @@ fn a_nonce_that_is_used_elsewhere_does_not_hold_up_the_next_one() {
     assert_eq!(bench.published(), [*next.hash()]);
     assert!(bench.assembler.pool().get(stale.hash()).is_none());
 }
+
+#[test]
+fn promises_survive_a_rebuild_that_ends_before_it_comes_to_them() {
+    let mut bench = Bench::new();
+    bench.open();
+    bench.run();
+    let transaction = bench.submit(Transfer::new(1, 0, 1));
+    bench.pass(INTERVAL);
+    bench.cuts.clear();
+    // A rebuild on state that nobody has read: it ends before it begins.
+    bench.state = Hidden::all(&bench.spec);
+    let build = bench.open();
+    bench.assembler.work(bench.now);
+    assert!(bench.assembler.finish(build, bench.now));
+    while bench.assembler.poll_effect().is_some() {}
+    bench.open();
+    bench.run();
+    assert_eq!(bench.published(), [*transaction.hash()]);
+}
