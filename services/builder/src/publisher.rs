@@ -11,6 +11,7 @@ use std::{
 
 use alloy_primitives::B256;
 use preconf_assembly::{BuildId, Cut};
+use preconf_chassis::Shutdown;
 use preconf_primitives::{
     AbandonReason, Arrival, Flashblock, FlashblockParts, Opening, PayloadId, Position, Progress,
     Retracted, Session, Succession,
@@ -120,8 +121,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes what comes, in order, and keeps the lease, until the queue closes.
-    pub(crate) async fn run(mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
+    /// Publishes what comes, in order, and keeps the lease, until the process is told to stop; then
+    /// what is still waiting, and the end of the open session.
+    pub(crate) async fn run(mut self, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: Shutdown) {
         let third = self.lease_duration / 3;
         let mut renewal = interval_at(Instant::now() + third, third);
         if let Err(error) = self.take_lease().await {
@@ -134,7 +136,11 @@ impl Publisher {
                     None => break,
                 },
                 _ = renewal.tick() => self.renew_lease().await,
+                () = shutdown.cancelled() => break,
             }
+        }
+        while let Ok(next) = outgoing.try_recv() {
+            self.publish(next).await;
         }
         self.end_live(AbandonReason::Shutdown).await;
     }

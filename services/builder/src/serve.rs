@@ -81,10 +81,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     tasks.spawn_thread("build", || thread.run());
     let shutdown = context.shutdown.clone();
     tasks.spawn("publish", async move {
-        tokio::select! {
-            () = publisher.run(to_publish) => {}
-            () = shutdown.cancelled() => {}
-        }
+        publisher.run(to_publish, shutdown).await;
         Ok::<(), Infallible>(())
     });
     spawn_until_shutdown(&context, "prepare", sequencer.clone().prepare(to_prepare));
