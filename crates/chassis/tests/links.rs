@@ -5,7 +5,6 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,7 +12,7 @@ use std::{
 use preconf_chassis::{
     Backoff, Context, Endpoint, Exit, Listener, Peer, Security, SecurityArgs, channel, grpc,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::KeyPair;
 use tokio::{net::UnixListener, time::timeout};
 use tonic::{
     Code, Request, Status,
@@ -21,6 +20,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use self::authority::{Authority, write_secret};
+
+mod authority;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -302,51 +305,4 @@ impl Server {
     async fn finish(self) -> Result<(), Exit> {
         timeout(DEADLINE, self.context.finish(DEADLINE)).await.expect("no stream is open")
     }
-}
-
-/// A certificate authority and its files.
-struct Authority {
-    directory: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
-        Self { directory, issuer: Issuer::new(params, key) }
-    }
-
-    /// What a process needs that this authority calls `name`.
-    fn issue(&self, name: &str) -> Security {
-        self.issue_trusting(name, self)
-    }
-
-    fn issue_trusting(&self, name: &str, trusted: &Self) -> Security {
-        let key = KeyPair::generate().unwrap();
-        let names = vec![name.to_owned(), "localhost".to_owned()];
-        let certificate =
-            CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let file = |extension: &str| -> PathBuf {
-            self.directory.path().join(name).with_extension(extension)
-        };
-        fs::write(file("pem"), certificate.pem()).unwrap();
-        write_secret(&file("key"), &key.serialize_pem());
-        let args = SecurityArgs {
-            tls_cert: Some(file("pem")),
-            tls_key: Some(file("key")),
-            tls_ca: Some(trusted.directory.path().join("ca.pem")),
-            ..Default::default()
-        };
-        Security::load(&args).unwrap()
-    }
-}
-
-fn write_secret(path: &Path, secret: &str) {
-    fs::write(path, secret).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -12,7 +12,7 @@ pub struct SignedFlashblock {
     pub flashblock: Flashblock,
     /// The v1 signature.
     pub signature: Signature,
-    /// The v2 seal.
+    /// The v2 seal; zero if it came without one.
     pub seal: Signature,
 }
 
@@ -39,7 +39,7 @@ impl<T> Verified<T> {
         &self.value
     }
 
-    /// The digest that was sealed.
+    /// The digest of the value: what a seal covers.
     pub const fn digest(&self) -> Digest {
         self.digest
     }
@@ -115,16 +115,29 @@ impl Verifier {
         let digest = content.digest();
         let key = self.sealed_by(digest, &signed.seal)?;
         if checked == Checked::Both {
-            let message = v1::message(
-                self.v1_domain,
-                content.block_number,
-                content.payload_id,
-                content.position.index,
-                content.hashes.transactions,
-            );
+            let message = self.v1_message(&content);
             key.verify(message, &signed.signature).map_err(|_| Refusal::BadSignature)?;
         }
         Ok(Verified { value: signed, digest, key })
+    }
+
+    /// Checks a flashblock of a feed that knows no seal, by its v1 signature.
+    ///
+    /// What that signature does not cover is the caller's word, and so is the digest over it: the
+    /// session's number, the base, the withdrawals, `is_last`, the time and the past.
+    ///
+    /// # Errors
+    /// If the signature is by none of the keys.
+    pub fn unsealed(
+        &self,
+        flashblock: Flashblock,
+        signature: Signature,
+    ) -> Result<Verified<SignedFlashblock>, Refusal> {
+        let content = v2::Content::of(&flashblock);
+        let message = self.v1_message(&content);
+        let key = self.signed_by(message, &signature).ok_or(Refusal::BadSignature)?;
+        let signed = SignedFlashblock { flashblock, signature, seal: Signature::ZERO };
+        Ok(Verified { value: signed, digest: content.digest(), key })
     }
 
     /// Checks the v1 signature alone, for feeds that know no seal, and says whose it is.
@@ -192,6 +205,16 @@ impl Verifier {
     fn sealed_by(&self, digest: Digest, seal: &Signature) -> Result<PublicKey, Refusal> {
         let message = v2::message(self.v2_domain, digest);
         self.signed_by(message, seal).ok_or(Refusal::BadSeal)
+    }
+
+    fn v1_message(&self, content: &v2::Content) -> B256 {
+        v1::message(
+            self.v1_domain,
+            content.block_number,
+            content.payload_id,
+            content.position.index,
+            content.hashes.transactions,
+        )
     }
 
     fn signed_by(&self, message: B256, signature: &Signature) -> Option<PublicKey> {

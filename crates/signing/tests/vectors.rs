@@ -262,6 +262,27 @@ fn a_gateway_refuses_a_bad_v1_signature_under_a_good_seal() {
 }
 
 #[test]
+fn without_a_seal_the_signature_has_to_be_of_the_chain_the_place_and_the_transactions() {
+    let (signed, verifier) = signed(80094);
+    let SignedFlashblock { flashblock, signature, .. } = signed;
+    let verified = verifier.unsealed(flashblock.clone(), signature).unwrap();
+    assert_eq!(verified.flashblock(), &flashblock);
+    assert_eq!(verified.digest(), v2::flashblock_digest(&flashblock));
+
+    let elsewhere = Verifier::new(80069, verifier.keys().to_vec());
+    assert_eq!(elsewhere.unsealed(flashblock.clone(), signature), Err(Refusal::BadSignature));
+    let changes: [fn(&mut FlashblockParts); 2] =
+        [|parts| parts.payload_id.0[0] ^= 1, |parts| parts.transactions.clear()];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut parts = flashblock.clone().into_parts();
+        change(&mut parts);
+        let altered = Flashblock::new(parts).unwrap();
+        let refused = verifier.unsealed(altered, signature);
+        assert_eq!(refused, Err(Refusal::BadSignature), "change {number}");
+    }
+}
+
+#[test]
 fn a_seal_of_another_chain_or_key_is_refused() {
     let (signed, _) = signed(80094);
     let vectors = v1_vectors();

@@ -1,12 +1,15 @@
 //! The feed: flashblocks and what is said about them, from the builder through any number of
 //! gateways.
 
+mod server;
+
 use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, future};
 use preconf_primitives::{Abandoned, Position, Retracted, Sealed};
 use preconf_signing::{SignedFlashblock, SignedStatement};
-use tonic::{Request, Response, Status, transport::Channel};
+pub use server::{EncodedFeedService, EncodedFeedStream, EncodedItem, FeedGrpc, server};
+use tonic::{Status, transport::Channel};
 
 use crate::{
     MAX_MESSAGE_BYTES,
@@ -85,39 +88,6 @@ pub trait FeedService: Send + Sync + 'static {
     /// # Errors
     /// If the subscriber cannot be taken.
     fn subscribe(&self, cursor: Option<Position>) -> Result<FeedStream, SubscribeError>;
-}
-
-/// The gRPC service of a [`FeedService`].
-pub fn server<S: FeedService>(service: Arc<S>) -> FeedGrpc<S> {
-    proto::feed_server::FeedServer::new(Adapter(service))
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
-        .max_decoding_message_size(1024)
-}
-
-/// The gRPC service type of a [`FeedService`].
-pub type FeedGrpc<S> = proto::feed_server::FeedServer<Adapter<S>>;
-
-/// Between the generated trait and the domain's.
-#[derive(Debug)]
-pub struct Adapter<S>(Arc<S>);
-
-#[tonic::async_trait]
-impl<S: FeedService> proto::feed_server::Feed for Adapter<S> {
-    type SubscribeStream =
-        Pin<Box<dyn Stream<Item = Result<proto::SubscribeResponse, Status>> + Send>>;
-
-    async fn subscribe(
-        &self,
-        request: Request<proto::SubscribeRequest>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let proto::SubscribeRequest { cursor } = request.into_inner();
-        let items = self.0.subscribe(cursor.map(Position::from)).map_err(|error| match error {
-            SubscribeError::Full => Status::resource_exhausted(error.to_string()),
-            SubscribeError::Draining => Status::unavailable(error.to_string()),
-        })?;
-        let messages = items.map(|item| Ok(proto::SubscribeResponse::from(item.as_ref())));
-        Ok(Response::new(Box::pin(messages)))
-    }
 }
 
 /// Reads a feed over gRPC.

@@ -6,6 +6,8 @@ use preconf_chassis::{Endpoint, ProcessArgs, SecurityArgs};
 use preconf_signing::PublicKey;
 use preconf_subscribe::FeedUrl;
 
+use crate::budget::Allowance;
+
 /// Serves a feed of flashblocks to any number of readers.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "preconf-gateway", version)]
@@ -59,6 +61,31 @@ pub struct Config {
     )]
     pub replay_bytes: usize,
 
+    /// How many bytes are replayed in a minute to one source: an address prefix (IPv4 /24, IPv6
+    /// /56), or a certificate. Beyond it a reader gets what follows from then on. 0 is no limit;
+    /// behind a proxy, all readers are one source.
+    #[arg(
+        long,
+        env = "PRECONF_REPLAY_BUDGET_BYTES",
+        value_name = "BYTES",
+        default_value_t = 128 * 1024 * 1024
+    )]
+    pub replay_budget_bytes: u64,
+
+    /// How many bytes are replayed in a minute to all sources together. 0 is no limit.
+    #[arg(
+        long,
+        env = "PRECONF_REPLAY_BUDGET_TOTAL_BYTES",
+        value_name = "BYTES",
+        default_value_t = 2 * 1024 * 1024 * 1024
+    )]
+    pub replay_budget_total_bytes: u64,
+
+    /// How long the end of a session waits for a flashblock before it that was missed and is asked
+    /// for again.
+    #[arg(long, env = "PRECONF_REPAIR_PATIENCE_MS", value_name = "MS", default_value_t = 5000)]
+    pub repair_patience_ms: u64,
+
     /// How long a message may wait for a reader before the reader is closed as too slow.
     #[arg(long, env = "PRECONF_MAX_LAG_MS", value_name = "MS", default_value_t = 5000)]
     pub max_lag_ms: u64,
@@ -81,6 +108,8 @@ pub struct Limits {
     pub bytes: usize,
     /// How long a message waits for a reader that had been up to date.
     pub max_lag: Duration,
+    /// What is replayed in a minute.
+    pub(crate) replay: Allowance,
 }
 
 impl Config {
@@ -90,6 +119,10 @@ impl Config {
             sessions: self.replay_sessions,
             bytes: self.replay_bytes,
             max_lag: Duration::from_millis(self.max_lag_ms),
+            replay: Allowance {
+                source_bytes: self.replay_budget_bytes,
+                total_bytes: self.replay_budget_total_bytes,
+            },
         }
     }
 }
@@ -119,7 +152,12 @@ mod tests {
         assert_eq!(config.max_connections.get(), 10_000);
         assert_eq!(
             config.limits(),
-            Limits { sessions: 8, bytes: 64 << 20, max_lag: Duration::from_secs(5) }
+            Limits {
+                sessions: 8,
+                bytes: 64 << 20,
+                max_lag: Duration::from_secs(5),
+                replay: Allowance { source_bytes: 128 << 20, total_bytes: 2 << 30 },
+            }
         );
     }
 

@@ -10,6 +10,8 @@
 //! * If something between the cursor and the window may be missing, a reader of everything is told
 //!   so by a gap and goes on at the oldest message there is; a reader of flashblocks only, who
 //!   cannot be told, begins at the current session.
+//! * A reader whose source has spent its budget of replays gets nothing from before it came: it is
+//!   told of the gap if it can be told, and else begins at the next session, unless it has a cursor.
 //! * A reader that has been up to date is too slow when the message it is to get next has waited
 //!   for longer than the limit; any reader is, when that message has left the window. It is never
 //!   given a message that does not follow the last one.
@@ -140,6 +142,36 @@ impl Fanout {
             Some(wanted) => self.resume(&mut reader, wanted),
         }
         reader
+    }
+
+    /// A place for a reader that gets nothing from before: one of everything is told of the gap, one
+    /// without a cursor begins at the next session. `None` if it wants what it cannot be told to be
+    /// missing.
+    pub(crate) fn subscribe_live(
+        &self,
+        audience: Audience,
+        cursor: Option<Position>,
+    ) -> Option<Reader> {
+        let (wanted, awaits_opening) = match (audience, cursor) {
+            (Audience::Flashblocks, Some(_)) => return None,
+            (Audience::Flashblocks, None) => (None, true),
+            (Audience::Everything, Some(wanted)) => (Some(wanted), false),
+            (Audience::Everything, None) => (self.tip.map(|tip| Position::new(tip.seq, 0)), false),
+        };
+        Some(Reader {
+            audience,
+            next: self.end(),
+            cursor: wanted,
+            resuming: wanted.map(|wanted| Resuming { wanted, preceded: false }),
+            awaits_opening,
+            was_up_to_date: false,
+        })
+    }
+
+    /// How many bytes of JSON have been published that `reader` is to get.
+    pub(crate) fn behind(&self, reader: &Reader) -> u64 {
+        let start = usize::try_from(reader.next.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(start).map(|entry| entry.frame.json().len() as u64).sum()
     }
 
     /// What `reader` is to do at `now`.
@@ -294,9 +326,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::frame::tests::{end, flashblock};
+    use crate::{
+        budget::Allowance,
+        frame::tests::{end, flashblock},
+    };
 
-    const LIMITS: Limits = Limits { sessions: 2, bytes: 1 << 20, max_lag: Duration::from_secs(5) };
+    const LIMITS: Limits = Limits {
+        sessions: 2,
+        bytes: 1 << 20,
+        max_lag: Duration::from_secs(5),
+        replay: Allowance { source_bytes: 0, total_bytes: 0 },
+    };
 
     fn at(seq: u64, index: u64) -> Position {
         Position::new(Seq::new(seq), index)
@@ -413,6 +453,34 @@ mod tests {
         (3..7).for_each(|index| fanout.push(frame(4, index), now));
 
         assert_eq!(read(&fanout, &mut reader, now), ["4:5", "4:6"]);
+    }
+
+    #[test]
+    fn without_a_replay_a_reader_goes_on_after_a_gap_or_at_the_next_session() {
+        let now = Instant::now();
+        let mut fanout = four_sessions(LIMITS, now);
+        let live = |audience, cursor| fanout.subscribe_live(audience, cursor);
+        let mut resuming = live(Audience::Everything, Some(at(3, 1))).unwrap();
+        let mut newcomer = live(Audience::Everything, None).unwrap();
+        let mut plain = live(Audience::Flashblocks, None).unwrap();
+        assert!(live(Audience::Flashblocks, Some(at(3, 1))).is_none(), "it could not be told");
+        fanout.push(frame(4, 3), now);
+        fanout.push(frame(5, 0), now);
+
+        assert_eq!(read(&fanout, &mut resuming, now), ["gap 3:1 4:3", "4:3", "5:0"]);
+        assert_eq!(read(&fanout, &mut newcomer, now), ["gap 4:0 4:3", "4:3", "5:0"]);
+        assert_eq!(read(&fanout, &mut plain, now), ["5:0"]);
+    }
+
+    #[test]
+    fn what_a_replay_costs_is_what_was_published_before() {
+        let now = Instant::now();
+        let mut fanout = Fanout::new(LIMITS);
+        let early = fanout.subscribe(Audience::Everything, None);
+        (0..3).for_each(|index| fanout.push(sized(1, index, 100), now));
+        assert_eq!(fanout.behind(&early), 300);
+        assert_eq!(fanout.behind(&fanout.subscribe(Audience::Flashblocks, Some(at(1, 2)))), 100);
+        assert_eq!(fanout.behind(&fanout.subscribe(Audience::Everything, Some(at(1, 3)))), 0);
     }
 
     #[test]

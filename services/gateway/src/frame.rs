@@ -3,12 +3,15 @@
 //! A [`Frame`] can only be made by checking signatures, except for the gaps that we state ourselves.
 //! Making one is CPU work of more than a millisecond and belongs off the runtime.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use preconf_primitives::{Arrival, Digest, Position, Seq};
-use preconf_signing::{Checked, Refusal, Signature, Verified, Verifier};
-use preconf_wire::{feed::FeedItem, json};
+use preconf_primitives::{Abandoned, Arrival, Digest, Position, Sealed, Seq};
+use preconf_signing::{Checked, Refusal, Signature, Verifier};
+use preconf_wire::{
+    feed::{EncodedItem, FeedItem},
+    json,
+};
 use tokio::{sync::OnceCell, task::spawn_blocking};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -24,6 +27,7 @@ pub(crate) struct Frame {
     subject: Subject,
     json: Utf8Bytes,
     brotli: OnceCell<Bytes>,
+    protobuf: OnceLock<EncodedItem>,
 }
 
 /// What a message is about, as far as order goes.
@@ -32,16 +36,21 @@ pub(crate) enum Subject {
     /// A flashblock.
     Flashblock(Sealing),
     /// The end of a session: sealed or abandoned.
-    End {
-        /// The session.
-        seq: Seq,
-        /// The digest of the statement.
-        digest: Digest,
-    },
+    End(End),
     /// Something is taken back.
     Retraction(Digest),
     /// Something is missing here.
     Gap,
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) seq: Seq,
+    /// The digest of the statement.
+    pub(crate) digest: Digest,
+    /// The last flashblock that there was, of this session or of one before.
+    pub(crate) last_digest: Digest,
 }
 
 /// A flashblock's place and the proof that the sequencer put it there.
@@ -80,13 +89,15 @@ impl Frame {
             }
             FeedItem::Abandoned(signed) => {
                 let verified = verifier.abandoned(signed)?;
-                let end = end(verified.get().statement.seq, &verified);
-                (end, FeedItem::Abandoned(verified.into_inner()))
+                let Abandoned { seq, last_digest, .. } = verified.get().statement;
+                let end = End { seq, digest: verified.digest(), last_digest };
+                (Subject::End(end), FeedItem::Abandoned(verified.into_inner()))
             }
             FeedItem::Sealed(signed) => {
                 let verified = verifier.sealed(signed)?;
-                let end = end(verified.get().statement.seq, &verified);
-                (end, FeedItem::Sealed(verified.into_inner()))
+                let Sealed { seq, last_digest, .. } = verified.get().statement;
+                let end = End { seq, digest: verified.digest(), last_digest };
+                (Subject::End(end), FeedItem::Sealed(verified.into_inner()))
             }
             FeedItem::Retracted(signed) => {
                 let verified = verifier.retracted(signed)?;
@@ -105,7 +116,8 @@ impl Frame {
 
     fn new(subject: Subject, item: FeedItem) -> Self {
         let json = json::encode(&item).into();
-        Self { item: Arc::new(item), subject, json, brotli: OnceCell::new() }
+        let (brotli, protobuf) = (OnceCell::new(), OnceLock::new());
+        Self { item: Arc::new(item), subject, json, brotli, protobuf }
     }
 
     pub(crate) const fn item(&self) -> &Arc<FeedItem> {
@@ -120,7 +132,7 @@ impl Frame {
     pub(crate) const fn position(&self) -> Option<Position> {
         match &self.subject {
             Subject::Flashblock(sealing) => Some(sealing.arrival.position),
-            Subject::End { .. } | Subject::Retraction(_) | Subject::Gap => None,
+            Subject::End(_) | Subject::Retraction(_) | Subject::Gap => None,
         }
     }
 
@@ -141,7 +153,12 @@ impl Frame {
         compressed.await.clone()
     }
 
-    /// The bytes it keeps, the compressed form included whether or not it is there yet.
+    /// The message as it goes over gRPC, encoded when the first subscriber wants it.
+    pub(crate) fn protobuf(&self) -> EncodedItem {
+        self.protobuf.get_or_init(|| EncodedItem::new(&self.item)).clone()
+    }
+
+    /// The bytes it keeps, in all forms, whether or not they are there yet.
     pub(crate) fn weight(&self) -> usize {
         let decoded = match self.item.as_ref() {
             FeedItem::Flashblock(signed) => signed.flashblock.transaction_bytes(),
@@ -151,17 +168,13 @@ impl Frame {
             | FeedItem::Gap { .. }
             | FeedItem::Goodbye { .. } => 0,
         };
-        self.json.len() + self.json.len() / 2 + decoded + OVERHEAD_BYTES
+        self.json.len() + self.json.len() / 2 + 2 * decoded + OVERHEAD_BYTES
     }
-}
-
-const fn end<T>(seq: Seq, verified: &Verified<T>) -> Subject {
-    Subject::End { seq, digest: verified.digest() }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use preconf_primitives::{AbandonReason, Abandoned};
+    use preconf_primitives::AbandonReason;
     use preconf_signing::SignedStatement;
 
     use super::*;
@@ -178,7 +191,8 @@ pub(crate) mod tests {
 
     /// A frame that claims to be the end of a session.
     pub(crate) fn end(seq: Seq, digest: Digest) -> Arc<Frame> {
-        Arc::new(Frame { subject: Subject::End { seq, digest }, ..abandoned(seq) })
+        let end = End { seq, digest, last_digest: Digest::ZERO };
+        Arc::new(Frame { subject: Subject::End(end), ..abandoned(seq) })
     }
 
     fn abandoned(seq: Seq) -> Frame {

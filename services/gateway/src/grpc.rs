@@ -1,14 +1,18 @@
-//! The feed over gRPC, for consumers and further gateways.
+//! The feed over gRPC, for consumers and further gateways. A message is encoded once for all.
 
 use std::sync::Arc;
 
 use futures_util::stream;
-use preconf_chassis::Shutdown;
+use preconf_chassis::{Peer, Shutdown};
 use preconf_primitives::Position;
-use preconf_wire::feed::{FeedItem, FeedService, FeedStream, GoodbyeReason, SubscribeError};
+use preconf_wire::feed::{
+    EncodedFeedService, EncodedFeedStream, EncodedItem, FeedItem, GoodbyeReason, SubscribeError,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Extensions;
 
 use crate::{
+    budget::Source,
     fanout::{Audience, Next},
     hub::{Follow, Hub},
     metrics::{Counted, Metrics},
@@ -22,8 +26,12 @@ pub(crate) struct Feed {
     pub(crate) shutdown: Shutdown,
 }
 
-impl FeedService for Feed {
-    fn subscribe(&self, cursor: Option<Position>) -> Result<FeedStream, SubscribeError> {
+impl EncodedFeedService for Feed {
+    fn subscribe_encoded(
+        &self,
+        cursor: Option<Position>,
+        extensions: &Extensions,
+    ) -> Result<EncodedFeedStream, SubscribeError> {
         let refused = |reason, error| {
             self.metrics.refused.get([reason]).inc();
             Err(error)
@@ -34,8 +42,12 @@ impl FeedService for Feed {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return refused("full", SubscribeError::Full);
         };
+        let source = Source::of_peer(extensions.get::<Peer>());
+        let Some(follow) = self.hub.subscribe(Audience::Everything, cursor, source) else {
+            return refused("over_budget", SubscribeError::Full);
+        };
         let subscriber = Subscriber {
-            follow: self.hub.subscribe(Audience::Everything, cursor),
+            follow,
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
             goodbye: None,
@@ -60,7 +72,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    async fn next(&mut self) -> Option<Arc<FeedItem>> {
+    async fn next(&mut self) -> Option<EncodedItem> {
         if self.goodbye.is_some() {
             return None;
         }
@@ -69,9 +81,9 @@ impl Subscriber {
                 return Some(self.goodbye(GoodbyeReason::Draining));
             }
             match self.follow.look() {
-                Next::Frame(frame) => return Some(Arc::clone(frame.item())),
+                Next::Frame(frame) => return Some(frame.protobuf()),
                 Next::Gap { wanted, next } => {
-                    return Some(Arc::new(FeedItem::Gap { wanted, next }));
+                    return Some(EncodedItem::new(&FeedItem::Gap { wanted, next }));
                 }
                 Next::TooSlow => return Some(self.goodbye(GoodbyeReason::TooSlow)),
                 Next::UpToDate => tokio::select! {
@@ -82,9 +94,9 @@ impl Subscriber {
         }
     }
 
-    fn goodbye(&mut self, reason: GoodbyeReason) -> Arc<FeedItem> {
+    fn goodbye(&mut self, reason: GoodbyeReason) -> EncodedItem {
         self.goodbye = Some(reason);
-        Arc::new(FeedItem::Goodbye { reason, cursor: self.follow.cursor() })
+        EncodedItem::new(&FeedItem::Goodbye { reason, cursor: self.follow.cursor() })
     }
 }
 

@@ -5,20 +5,24 @@
 
 use std::{sync::Arc, time::Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use preconf_primitives::Position;
 use tokio::sync::watch;
 
 use crate::{
     Limits,
+    budget::{Budget, Source},
     fanout::{Audience, Fanout, Next, Reader},
     frame::Frame,
+    metrics::Metrics,
 };
 
 /// The feed of this gateway.
 #[derive(Debug)]
 pub(crate) struct Hub {
     fanout: RwLock<Fanout>,
+    budget: Mutex<Budget>,
+    metrics: Metrics,
     published: watch::Sender<u64>,
 }
 
@@ -31,8 +35,13 @@ pub(crate) struct Follow {
 }
 
 impl Hub {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { fanout: RwLock::new(Fanout::new(limits)), published: watch::Sender::new(0) }
+    pub(crate) fn new(limits: Limits, metrics: Metrics) -> Self {
+        Self {
+            fanout: RwLock::new(Fanout::new(limits)),
+            budget: Mutex::new(Budget::new(limits.replay)),
+            metrics,
+            published: watch::Sender::new(0),
+        }
     }
 
     /// Gives a message to all readers. Returns how many messages and bytes are kept.
@@ -46,15 +55,31 @@ impl Hub {
         size
     }
 
+    /// A place for a reader, at the expense of `source`. If that has no budget left for what was
+    /// published before, the reader gets what follows from now on, and is told of the gap; `None`
+    /// if it is one that cannot be told.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         audience: Audience,
         cursor: Option<Position>,
-    ) -> Follow {
+        source: Source,
+    ) -> Option<Follow> {
         // What is published between these two lines is found by the first look.
         let published = self.published.subscribe();
-        let reader = self.fanout.read().subscribe(audience, cursor);
-        Follow { hub: Arc::clone(self), reader, published }
+        let fanout = self.fanout.read();
+        let mut reader = fanout.subscribe(audience, cursor);
+        let bytes = fanout.behind(&reader);
+        if bytes > 0 {
+            if self.budget.lock().spend(source, bytes, Instant::now()) {
+                self.metrics.replayed_bytes.inc_by(bytes);
+            } else {
+                let live = fanout.subscribe_live(audience, cursor);
+                let outcome = if live.is_some() { "live" } else { "closed" };
+                self.metrics.over_budget.get([outcome]).inc();
+                reader = live?;
+            }
+        }
+        Some(Follow { hub: Arc::clone(self), reader, published })
     }
 
     /// The first position that has not been published yet.

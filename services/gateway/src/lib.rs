@@ -8,15 +8,18 @@
 //! Invariants: what is served was signed by a configured key, for this chain, and follows what was
 //! served before; every reader sees the same bytes in the same order; no reader can slow down
 //! another, and one that does not keep up is closed with the cursor to resume from, never given a
-//! hole in silence.
+//! hole in silence. What was missed is asked for again before anything that follows it is served;
+//! what is replayed to readers is limited by where they come from.
 //!
 //! It never executes a transaction, never signs, and holds no state that outlives it.
 
+mod budget;
 mod config;
 mod fanout;
 mod frame;
 mod grpc;
 mod handshake;
+mod held;
 mod hub;
 mod listener;
 mod metrics;

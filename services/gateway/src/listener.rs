@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use tokio_tungstenite::WebSocketStream;
 use tracing::{debug, error, warn};
 
 use crate::{
+    budget::Source,
     fanout::Audience,
     handshake::{self, Encoding, HANDSHAKE, Refusal, Wish},
     hub::Hub,
@@ -59,8 +61,10 @@ impl Port {
                     Ok((stream, _)) if draining => {
                         self.refuse(stream, Refusal::Draining, &refusals, &mut refused);
                     }
-                    Ok((stream, _)) => match Arc::clone(&self.places).try_acquire_owned() {
-                        Ok(place) => drop(readers.spawn(self.clone().admit(stream, place))),
+                    Ok((stream, from)) => match Arc::clone(&self.places).try_acquire_owned() {
+                        Ok(place) => {
+                            readers.spawn(self.clone().admit(stream, from, place));
+                        }
                         Err(_) => self.refuse(stream, Refusal::Full, &refusals, &mut refused),
                     },
                     Err(error) => {
@@ -78,7 +82,7 @@ impl Port {
         Ok(())
     }
 
-    async fn admit(self, stream: TcpStream, _place: OwnedSemaphorePermit) {
+    async fn admit(self, stream: TcpStream, from: SocketAddr, _place: OwnedSemaphorePermit) {
         // Without it a small frame waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let (socket, wish) = match hands(stream, None).await {
@@ -87,7 +91,11 @@ impl Port {
         };
         let _counted = Counted::new(&self.metrics, via(wish));
         debug!(?wish, "reader accepted");
-        let follow = self.hub.subscribe(wish.audience, wish.cursor);
+        let source = Source::of_address(from.ip());
+        let Some(follow) = self.hub.subscribe(wish.audience, wish.cursor, source) else {
+            self.metrics.ended.get(["over_budget"]).inc();
+            return reader::turn_away(socket).await;
+        };
         let mut session = Session::new(socket, follow, wish, Pulse::default());
         let ending = session.run(&self.shutdown).await;
         self.metrics.ended.get([ending.as_str()]).inc();

@@ -21,6 +21,9 @@ pub(crate) struct Metrics {
     pub(crate) refused: Family<Counter, 1>,
     /// Readers that are gone, by reason; `too_slow` are those that lagged.
     pub(crate) ended: Family<Counter, 1>,
+    /// Readers that wanted more replayed than their source is given, by what became of them.
+    pub(crate) over_budget: Family<Counter, 1>,
+    pub(crate) replayed_bytes: Counter,
     /// Messages served, by kind.
     pub(crate) served: Family<Counter, 1>,
     /// Good messages not served, by reason.
@@ -44,6 +47,12 @@ impl Metrics {
             accepted: family("readers_accepted", "Readers that were taken", "via"),
             refused: family("readers_refused", "Readers that were not taken", "reason"),
             ended: family("readers_ended", "Readers that are gone", "reason"),
+            over_budget: family(
+                "readers_over_budget",
+                "Readers whose source had no budget left for a replay",
+                "outcome",
+            ),
+            replayed_bytes: registry.counter("replayed_bytes", "Bytes replayed to newcomers"),
             served: family("messages_served", "Messages given to all readers", "kind"),
             dropped: family("messages_dropped", "Good messages that were not served", "reason"),
             invalid: family("messages_invalid", "Messages that must not be served", "reason"),

@@ -211,6 +211,19 @@ impl Session {
     }
 }
 
+/// Closes a connection whose source has no budget left for the replay that it wants.
+pub(crate) async fn turn_away(mut socket: WebSocketStream<TcpStream>) {
+    let reason = "replay budget spent: come back in a minute, or without a cursor";
+    let frame = CloseFrame { code: CloseCode::Again, reason: reason.into() };
+    let last_words = async {
+        socket.close(Some(frame)).await?;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        Ok::<_, tungstenite::Error>(())
+    };
+    // Whoever does not listen is left without a word.
+    let _ = timeout(CLOSE, last_words).await;
+}
+
 async fn encode(frame: &Frame, encoding: Encoding) -> (Bytes, Data) {
     match encoding {
         Encoding::Json => (frame.json().clone().into(), Data::Text),
@@ -297,14 +310,17 @@ impl Wire {
 mod tests {
     use std::sync::Arc;
 
+    use preconf_telemetry::Registry;
     use tokio::net::TcpListener;
     use tokio_tungstenite::client_async;
 
     use super::*;
     use crate::{
         Limits,
+        budget::{Allowance, Source},
         handshake::{HANDSHAKE, shake_hands},
         hub::Hub,
+        metrics::Metrics,
     };
 
     const PULSE: Pulse =
@@ -320,8 +336,14 @@ mod tests {
             client_async("ws://gateway/", stream),
         );
         let ((socket, wish), (client, _)) = (served.unwrap(), client.unwrap());
-        let limits = Limits { sessions: 1, bytes: 1, max_lag: Duration::from_secs(5) };
-        let follow = Arc::new(Hub::new(limits)).subscribe(wish.audience, None);
+        let limits = Limits {
+            sessions: 1,
+            bytes: 1,
+            max_lag: Duration::from_secs(5),
+            replay: Allowance { source_bytes: 0, total_bytes: 0 },
+        };
+        let hub = Arc::new(Hub::new(limits, Metrics::new(&Registry::new("test"))));
+        let follow = hub.subscribe(wish.audience, None, Source::Others).unwrap();
         (Session::new(socket, follow, wish, PULSE), client)
     }
 

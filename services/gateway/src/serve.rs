@@ -1,6 +1,6 @@
 //! Puts the parts together: binds, spawns, and tells where it listens.
 
-use std::{fs, io, net::SocketAddr, sync::Arc};
+use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use preconf_chassis::{Context, Endpoint, Exit, Security, grpc};
 use preconf_signing::Verifier;
@@ -58,14 +58,14 @@ pub async fn start(
     context: Context,
 ) -> Result<Addresses, Exit> {
     warn_of_few_files(config.max_connections.get());
-    let hub = Arc::new(Hub::new(config.limits()));
+    let metrics = Metrics::new(&context.registry);
+    let hub = Arc::new(Hub::new(config.limits(), metrics.clone()));
     let cursor = Arc::clone(&hub);
     let subscription = Subscription::spawn(
         config.upstream.clone(),
         preconf_subscribe::Config { security: security.clone(), ..Default::default() },
         move || cursor.head(),
     )?;
-    let metrics = Metrics::new(&context.registry);
     let places = Arc::new(Semaphore::new(config.max_connections.get()));
     let address = config.flashblock_ws_addr;
     let listener =
@@ -84,7 +84,7 @@ pub async fn start(
         hub: Arc::clone(&hub),
         metrics: metrics.clone(),
         ready: context.health.check("upstream"),
-        state: State::new(),
+        state: State::new(Duration::from_millis(config.repair_patience_ms)),
     };
     context.tasks.spawn("upstream", upstream.run(context.shutdown.clone()));
     let port = Port {

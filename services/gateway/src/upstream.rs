@@ -1,5 +1,10 @@
 //! From the upstream to the hub: every message is verified and put in order before it is served.
 //!
+//! What is missing is asked for once, by leaving the connection and resuming at the first position
+//! that was not served. An end that came before it is held meanwhile, and served after a stated gap
+//! when it has waited for too long; a session that begins after it comes again with the replay. What
+//! the upstream does not have, or what was asked for in vain, is stated as a gap.
+//!
 //! A message is handled to its end before the next one is looked at. Verifying and encoding take
 //! longer than a millisecond and happen off the runtime. What is bad is counted and dropped; after
 //! [`STRIKES`] bad messages the connection is left and opened again.
@@ -11,7 +16,7 @@ use std::{
 };
 
 use preconf_chassis::{Chain, Check, Shutdown};
-use preconf_primitives::Position;
+use preconf_primitives::{Position, Seq};
 use preconf_signing::{Refusal, Verifier};
 use preconf_subscribe::{BadFrame, Disconnect, Event, Subscription};
 use preconf_telemetry::{LogLimit, span_with_parent};
@@ -20,7 +25,8 @@ use tokio::task::spawn_blocking;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 use crate::{
-    frame::{Frame, Sealing, Subject, Unserved},
+    frame::{End, Frame, Sealing, Subject, Unserved},
+    held::{Held, HeldEnd},
     hub::Hub,
     metrics::{Metrics, kind},
     order::{Contradiction, Order, Verdict},
@@ -46,10 +52,16 @@ pub(crate) struct State {
     order: Order,
     /// Bad messages on this connection.
     strikes: u32,
-    /// Whether the upstream said that it does not have what we miss, so that asking is no use.
-    gap_admitted: bool,
+    /// What the upstream said that it does not have, from the first position up to the second:
+    /// asking for it is no use.
+    given_up: Option<(Position, Position)>,
     /// What was asked for when something was missing last: asking again is no use, either.
     asked_for: Option<Option<Position>>,
+    /// The gap that was stated last.
+    stated: Option<(Position, Position)>,
+    held: Held,
+    /// How long an end is held.
+    patience: Duration,
     complaints: Complaints,
 }
 
@@ -100,15 +112,32 @@ impl From<Refusal> for Bad {
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
+    /// Nothing received; an end is held for as long as `patience`.
+    pub(crate) fn new(patience: Duration) -> Self {
         let complaints = Complaints(std::array::from_fn(|_| LogLimit::new(LOG_INTERVAL)));
         Self {
             order: Order::default(),
             strikes: 0,
-            gap_admitted: false,
+            given_up: None,
             asked_for: None,
+            stated: None,
+            held: Held::default(),
+            patience,
             complaints,
         }
+    }
+
+    /// Whether asking for what follows from `wanted` on is no use.
+    fn is_in_vain(&self, wanted: Option<Position>) -> bool {
+        let is_given_up = self
+            .given_up
+            .is_some_and(|(from, to)| wanted.is_none_or(|wanted| (from..to).contains(&wanted)));
+        is_given_up || self.asked_for == Some(wanted)
+    }
+
+    /// When what is held has waited for too long.
+    fn held_until(&self) -> Option<Instant> {
+        self.held.since().map(|since| since + self.patience)
     }
 }
 
@@ -118,6 +147,10 @@ impl Upstream {
         loop {
             let event = tokio::select! {
                 event = self.subscription.next() => event,
+                () = until(self.state.held_until()) => {
+                    self.release_held(None);
+                    continue;
+                }
                 () = shutdown.cancelled() => return Ok(()),
             };
             match event {
@@ -133,7 +166,7 @@ impl Upstream {
 
     fn connected(&mut self) {
         self.state.strikes = 0;
-        self.state.gap_admitted = false;
+        self.state.given_up = None;
         self.metrics.upstream_connected.set(1);
         self.ready.ready();
     }
@@ -157,7 +190,7 @@ impl Upstream {
         match &item {
             FeedItem::Gap { wanted, next } => {
                 info!(%wanted, %next, "the upstream cannot replay what was missed");
-                self.state.gap_admitted = true;
+                self.state.given_up = Some((*wanted, *next));
                 return self.dropped("gap");
             }
             FeedItem::Goodbye { .. } => return self.dropped("goodbye"),
@@ -181,32 +214,114 @@ impl Upstream {
     fn serve(&mut self, frame: Frame, received_at: Instant, span: &Span) {
         let verdict = self.state.order.admit(frame.subject());
         match verdict {
-            Verdict::Serve => self.publish(frame, received_at, span),
-            Verdict::ServeAfterGap(wanted) => {
-                if let Some(next) = frame.position() {
-                    warn!(%wanted, %next, "the sequencer signed something that was never received");
-                    self.hub.publish(Frame::gap(wanted, next));
-                    self.metrics.served.get(["gap"]).inc();
-                }
+            Verdict::Serve => {
+                let may_release = frame.position().is_some();
                 self.publish(frame, received_at, span);
+                if may_release {
+                    self.serve_held();
+                }
             }
+            Verdict::Follows(wanted) => self.follows(wanted, frame, received_at, span),
             Verdict::Duplicate => self.dropped("duplicate"),
             Verdict::Stale => self.dropped("stale"),
-            Verdict::Missing => self.missing(&frame),
+            Verdict::Missing => {
+                self.dropped("out_of_order");
+                self.ask(&frame);
+            }
             Verdict::Contradiction(contradiction) => self.contradicted(&frame, contradiction),
         }
     }
 
-    /// Asks once for what is missing. If it does not come, the feed goes on with the next session.
-    fn missing(&mut self, frame: &Frame) {
-        self.dropped("out_of_order");
-        let wanted = self.hub.head();
-        if self.state.gap_admitted || self.state.asked_for == Some(wanted) {
+    /// Asks for what a session begins or ends after. If that is no use, the gap is stated.
+    fn follows(&mut self, wanted: Position, frame: Frame, received_at: Instant, span: &Span) {
+        let is_asked = self.ask(&frame);
+        match frame.subject() {
+            Subject::Flashblock(sealing) if is_asked => {
+                debug!(position = %sealing.arrival.position, "it comes again with the replay");
+                self.dropped("out_of_order");
+            }
+            Subject::Flashblock(sealing) => {
+                let next = sealing.arrival.position;
+                self.release_held(Some(next));
+                self.state_gap(wanted, next);
+                self.state.order.admit_after_gap(frame.subject());
+                self.publish(frame, received_at, span);
+            }
+            Subject::End(_) => {
+                let end = HeldEnd { frame, received_at, span: span.clone() };
+                if self.state.held.push(end).is_some() {
+                    self.dropped("held_too_many");
+                }
+                if !is_asked {
+                    self.release_held(None);
+                }
+            }
+            Subject::Retraction(_) | Subject::Gap => {}
+        }
+    }
+
+    /// Serves what was held and now follows.
+    fn serve_held(&mut self) {
+        for HeldEnd { frame, received_at, span } in self.state.held.take() {
+            match self.state.order.admit(frame.subject()) {
+                Verdict::Serve => self.publish(frame, received_at, &span),
+                Verdict::Follows(_) => {
+                    let _ = self.state.held.push(HeldEnd { frame, received_at, span });
+                }
+                Verdict::Duplicate => self.dropped("duplicate"),
+                Verdict::Stale | Verdict::Missing => self.dropped("stale"),
+                Verdict::Contradiction(contradiction) => self.contradicted(&frame, contradiction),
+            }
+        }
+    }
+
+    /// Serves what is held without what it has waited for, which is stated. `next` is where the feed
+    /// goes on, if that is known.
+    fn release_held(&mut self, next: Option<Position>) {
+        for HeldEnd { frame, received_at, span } in self.state.held.take() {
+            let (Some(wanted), Subject::End(end)) = (self.hub.head(), frame.subject()) else {
+                continue;
+            };
+            // Whatever follows is in a later session.
+            let later = Position::new(Seq::new(end.seq.get().saturating_add(1)), 0);
+            match self.state.order.admit(frame.subject()) {
+                Verdict::Serve => {}
+                Verdict::Follows(_) => {
+                    self.state_gap(wanted, next.unwrap_or(later));
+                    self.state.order.admit_after_gap(frame.subject());
+                }
+                Verdict::Duplicate
+                | Verdict::Stale
+                | Verdict::Missing
+                | Verdict::Contradiction(_) => {
+                    self.dropped("stale");
+                    continue;
+                }
+            }
+            self.publish(frame, received_at, &span);
+        }
+    }
+
+    /// Says that something from `wanted` on was never received, once.
+    fn state_gap(&mut self, wanted: Position, next: Position) {
+        if self.state.stated.replace((wanted, next)) == Some((wanted, next)) {
             return;
+        }
+        warn!(%wanted, %next, "the sequencer signed something that was never received");
+        self.hub.publish(Frame::gap(wanted, next));
+        self.metrics.served.get(["gap"]).inc();
+    }
+
+    /// Asks once for what is missing, and says whether it may come.
+    fn ask(&mut self, frame: &Frame) -> bool {
+        let wanted = self.hub.head();
+        if self.state.is_in_vain(wanted) {
+            return false;
         }
         debug!(position = ?frame.position(), ?wanted, "something is missing");
         self.state.asked_for = Some(wanted);
         self.reconnect("out_of_order");
+        true
     }
 
     fn publish(&mut self, frame: Frame, received_at: Instant, span: &Span) {
@@ -278,7 +393,7 @@ impl Upstream {
                         "the sequencer contradicts itself"
                     );
                 }
-                Subject::End { seq, digest } => {
+                Subject::End(End { seq, digest, .. }) => {
                     error!(reason, %seq, %digest, suppressed, "the sequencer contradicts itself");
                 }
                 Subject::Retraction(_) | Subject::Gap => {}
@@ -302,10 +417,17 @@ impl Upstream {
     }
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn sealed(frame: &Frame) -> Option<&Sealing> {
     match frame.subject() {
         Subject::Flashblock(sealing) => Some(sealing),
-        Subject::End { .. } | Subject::Retraction(_) | Subject::Gap => None,
+        Subject::End(_) | Subject::Retraction(_) | Subject::Gap => None,
     }
 }
 

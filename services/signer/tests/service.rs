@@ -3,15 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use alloy_primitives::{Address, B256, Bytes, FixedBytes};
 use clap::Parser;
-use preconf_chassis::{Context, Endpoint, Security, SecurityArgs, channel};
+use preconf_chassis::{Context, Endpoint, Security, channel};
 use preconf_primitives::{
     AbandonReason, Base, Digest, Epoch, Flashblock, FlashblockParts, Opening, PayloadId, Position,
     Retracted, Retraction, RetractionCause, Seq, Withdrawal,
@@ -22,9 +20,14 @@ use preconf_signing::{
     SignerRefusal, SignerRefusalReason as Reason, Verifier, v2,
 };
 use preconf_wire::signer::{SealSession, SignerClient, SignerError};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use self::authority::{Authority, write_secret};
+
+/// That of the chassis' own tests.
+#[path = "../../../crates/chassis/tests/authority/mod.rs"]
+mod authority;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(30);
@@ -85,11 +88,6 @@ async fn start(config: &Config, context: &Context) -> Endpoint {
 
 fn client(endpoint: &Endpoint, security: &Security) -> SignerClient {
     SignerClient::new(channel(endpoint, security).unwrap(), DEADLINE)
-}
-
-fn write_secret(path: &Path, secret: &str) {
-    fs::write(path, secret).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn refusal<T>(answer: Result<T, SignerError>) -> SignerRefusal {
@@ -369,54 +367,20 @@ async fn a_signer_that_is_started_again_uses_higher_numbers() {
 async fn over_tls_only_certificates_with_an_allowed_name_are_served() {
     let authority = Authority::new();
     let context = Context::for_test();
-    let files = authority.issue("signer");
+    let files = authority.args("signer");
     let flag = |path: &Option<PathBuf>| path.clone().unwrap().display().to_string();
     let (cert, key, ca) = (flag(&files.tls_cert), flag(&files.tls_key), flag(&files.tls_ca));
     let links = ["--listen", "https://localhost:0", "--tls-cert", &cert, "--tls-key", &key];
     let flags: Vec<&str> = links.into_iter().chain(["--tls-ca", &ca]).collect();
     let config = config(authority.directory.path(), KEY, CHAIN_ID, &flags);
     let endpoint = start(&config, &context).await;
-    let security = |name| Security::load(&authority.issue(name)).unwrap();
 
-    client(&endpoint, &security("builder")).head().await.unwrap();
-    let denied = client(&endpoint, &security("gateway")).head().await.unwrap_err();
+    client(&endpoint, &authority.issue("builder")).head().await.unwrap();
+    let denied = client(&endpoint, &authority.issue("gateway")).head().await.unwrap_err();
 
     let SignerError::Unavailable(status) = denied else { panic!("{denied:?}") };
     assert_eq!(status.message(), "the certificate has no allowed name");
     context.finish(DEADLINE).await.unwrap();
-}
-
-/// A certificate authority and its files.
-struct Authority {
-    directory: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
-        Self { directory, issuer: Issuer::new(params, key) }
-    }
-
-    fn issue(&self, name: &str) -> SecurityArgs {
-        let key = KeyPair::generate().unwrap();
-        let names = vec![name.to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer);
-        let file = |extension: &str| self.directory.path().join(name).with_extension(extension);
-        fs::write(file("pem"), certificate.unwrap().pem()).unwrap();
-        write_secret(&file("key"), &key.serialize_pem());
-        SecurityArgs {
-            tls_cert: Some(file("pem")),
-            tls_key: Some(file("key")),
-            tls_ca: Some(self.directory.path().join("ca.pem")),
-            ..Default::default()
-        }
-    }
 }
 
 fn vectors(text: &str) -> Value {

@@ -14,10 +14,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use preconf_chassis::{Context, Endpoint, Security, grpc};
+use preconf_chassis::{Context, Endpoint, Listener, Security, grpc};
 use preconf_primitives::Position;
 use preconf_wire::feed::{self, FeedItem, FeedService, FeedStream, SubscribeError};
-use tokio::sync::broadcast;
+use tokio::{
+    sync::{broadcast, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{
     body::Body,
@@ -25,6 +28,8 @@ use tonic::{
     server::NamedService,
     service::Routes,
 };
+
+use crate::world::SOON;
 
 /// One gRPC message whose flashblock has none of its fields.
 const MALFORMED: &[u8] = &[0, 0, 0, 0, 2, 0x0a, 0x00];
@@ -36,7 +41,7 @@ pub(crate) struct Script(Arc<Shared>);
 struct Shared {
     published: Mutex<Vec<Arc<FeedItem>>>,
     live: broadcast::Sender<Arc<FeedItem>>,
-    cursors: Mutex<Vec<Option<Position>>>,
+    cursors: watch::Sender<Vec<Option<Position>>>,
     /// How many malformed messages each stream begins with.
     malformed: AtomicUsize,
 }
@@ -46,7 +51,7 @@ impl Script {
         Self(Arc::new(Shared {
             published: Mutex::default(),
             live: broadcast::Sender::new(256),
-            cursors: Mutex::default(),
+            cursors: watch::Sender::default(),
             malformed: AtomicUsize::new(0),
         }))
     }
@@ -57,6 +62,11 @@ impl Script {
         let item = Arc::new(item);
         published.push(Arc::clone(&item));
         let _ = self.0.live.send(item);
+    }
+
+    /// Publishes an item that nobody gets unless it is replayed.
+    pub(crate) fn lose(&self, item: FeedItem) {
+        self.0.published.lock().push(Arc::new(item));
     }
 
     /// Sends an item to those who are there, and never again.
@@ -71,13 +81,20 @@ impl Script {
 
     /// With what cursors the feed was asked for, in order.
     pub(crate) fn cursors(&self) -> Vec<Option<Position>> {
-        self.0.cursors.lock().clone()
+        self.0.cursors.borrow().clone()
+    }
+
+    /// Waits until the feed was asked for so many times.
+    pub(crate) async fn until_asked(&self, times: usize) {
+        let mut cursors = self.0.cursors.subscribe();
+        let asked = cursors.wait_for(|cursors| cursors.len() >= times);
+        timeout(SOON, asked).await.expect("it is asked in time").unwrap();
     }
 }
 
 impl FeedService for Script {
     fn subscribe(&self, cursor: Option<Position>) -> Result<FeedStream, SubscribeError> {
-        self.0.cursors.lock().push(cursor);
+        self.0.cursors.send_modify(|cursors| cursors.push(cursor));
         let published = self.0.published.lock();
         let live = BroadcastStream::new(self.0.live.subscribe());
         let current = || published.iter().filter_map(|item| position(item)).map(|at| at.seq).max();
@@ -105,6 +122,24 @@ impl Builder {
     pub(crate) async fn start(script: &Script, endpoint: &Endpoint) -> Self {
         let context = Context::for_test();
         let listener = context.bind("feed", endpoint, &Security::default()).await.unwrap();
+        Self::serve(context, listener, script)
+    }
+
+    /// One that serves certificates with this name only.
+    pub(crate) async fn start_for(
+        script: &Script,
+        security: &Security,
+        name: &str,
+    ) -> (Self, Endpoint) {
+        let context = Context::for_test();
+        let anywhere = "https://localhost:0".parse().unwrap();
+        let listener = context.bind("feed", &anywhere, security).await.unwrap();
+        let listener = listener.allow_names(vec![name.to_owned()]);
+        let endpoint = listener.local().clone();
+        (Self::serve(context, listener, script), endpoint)
+    }
+
+    fn serve(context: Context, listener: Listener, script: &Script) -> Self {
         let malformed = script.0.malformed.load(Ordering::SeqCst);
         let service = Malformed(feed::server(Arc::new(script.clone())), malformed);
         let serving = grpc::serve(listener, Routes::new(service), context.shutdown.clone());

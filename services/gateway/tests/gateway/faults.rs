@@ -59,11 +59,11 @@ async fn what_is_served_already_or_replaced_is_dropped() {
     world.script.inject(early);
     world.script.inject(repeated);
     world.script.inject(sealed);
-    world.publish(2, 1..2);
+    world.publish(3, 0..1);
 
     assert_eq!(all.positions(2).await, ["1:0", "2:0"]);
     assert_eq!(all.json().await["type"], "sealed");
-    assert_eq!(all.positions(1).await, ["2:1"]);
+    assert_eq!(all.positions(1).await, ["3:0"]);
     assert_eq!(world.gateway.count(&dropped("stale")), 1);
     assert_eq!(world.gateway.count(&dropped("duplicate")), 2);
 }
@@ -79,13 +79,69 @@ async fn two_flashblocks_at_one_position_are_counted_and_the_second_is_not_serve
 
     world.script.inject(other);
     world.script.inject(after_other);
+    world.publish(1, 1..2);
     world.script.inject(world.sequencer.sealed(1));
     world.script.inject(world.sequencer.abandoned(1));
-    world.publish(1, 1..2);
+    world.publish(1, 2..3);
+    world.publish(2, 0..1);
 
     assert_eq!(reader.positions(2).await, ["1:0", "1:1"]);
+    world.gateway.counts(&invalid("after_last"), 1).await;
     assert_eq!(world.gateway.count(&invalid("equivocation")), 2);
     assert_eq!(world.gateway.count(&invalid("second_end")), 1);
+}
+
+#[tokio::test]
+async fn an_end_waits_for_the_flashblock_that_was_missed_before_it() {
+    let mut world = World::new().await;
+    world.publish_and_wait(1, 0..1).await;
+    let mut all = world.gateway.preconf_v1("/").await;
+    let missed = world.sequencer.flashblock(1, 1);
+
+    world.script.inject(world.sequencer.sealed(1));
+    world.script.until_asked(2).await;
+    world.script.publish(missed);
+
+    assert_eq!(all.positions(2).await, ["1:0", "1:1"]);
+    assert_eq!(all.json().await["type"], "sealed");
+    assert_eq!(world.script.cursors(), [None, "1:1".parse().ok()]);
+}
+
+#[tokio::test]
+async fn an_end_that_has_waited_in_vain_is_served_after_a_gap_and_what_is_late_is_not() {
+    let mut world = World::with(&["--repair-patience-ms", "200"]).await;
+    world.publish_and_wait(1, 0..1).await;
+    let mut all = world.gateway.preconf_v1("/").await;
+    let missed = world.sequencer.flashblock(1, 1);
+
+    world.script.inject(world.sequencer.sealed(1));
+
+    assert_eq!(all.positions(1).await, ["1:0"]);
+    let gap = all.json().await;
+    assert_eq!(gap, serde_json::json!({"type": "gap", "wanted": "1:1", "next": "2:0"}));
+    assert_eq!(all.json().await["type"], "sealed");
+    world.script.until_asked(2).await;
+    world.script.publish(missed);
+    world.publish(2, 0..1);
+    assert_eq!(all.positions(1).await, ["2:0"]);
+    assert_eq!(world.gateway.count(&dropped("stale")), 1);
+}
+
+#[tokio::test]
+async fn a_session_whose_past_was_missed_is_served_after_it_was_replayed() {
+    let mut world = World::new().await;
+    world.publish_and_wait(1, 0..1).await;
+    let mut all = world.gateway.preconf_v1("/").await;
+    world.script.lose(world.sequencer.flashblock(1, 1));
+    world.script.lose(world.sequencer.sealed(1));
+
+    world.publish(2, 0..1);
+
+    assert_eq!(all.positions(2).await, ["1:0", "1:1"]);
+    assert_eq!(all.json().await["type"], "sealed");
+    assert_eq!(all.positions(1).await, ["2:0"]);
+    assert_eq!(world.script.cursors(), [None, "1:1".parse().ok()]);
+    assert_eq!(world.gateway.count(r#"messages_served_total{kind="gap"}"#), 0);
 }
 
 #[tokio::test]
@@ -146,8 +202,7 @@ async fn sixteen_bad_messages_close_the_connection_and_open_it_again() {
         world.script.inject(stranger.flashblock(9, index));
     }
 
-    let again = || world.script.cursors().len() == 2;
-    eventually(again, || format!("{:?}", world.script.cursors())).await;
+    world.script.until_asked(2).await;
     assert_eq!(world.gateway.count(&invalid("bad_seal")), 16);
     let reason = r#"upstream_disconnected_total{reason="bad_messages"}"#;
     assert_eq!(world.gateway.count(reason), 1);

@@ -10,6 +10,12 @@ mod builder;
 mod sequencer;
 mod world;
 
+mod budget;
 mod faults;
 mod limits;
+mod links;
 mod readers;
+
+/// That of the chassis' own tests.
+#[path = "../../../../crates/chassis/tests/authority/mod.rs"]
+mod authority;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     net::{TcpSocket, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{interval, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -29,7 +29,9 @@ use crate::{
 };
 
 /// Longer than anything takes, even on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How often a counter is looked at.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What a test is made of.
 pub(crate) struct World {
@@ -107,6 +109,16 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(upstream: &str, sequencer: &Sequencer, flags: &[&str]) -> Self {
+        Self::start_as(Security::default(), upstream, sequencer, flags).await
+    }
+
+    /// One that shows a certificate.
+    pub(crate) async fn start_as(
+        security: Security,
+        upstream: &str,
+        sequencer: &Sequencer,
+        flags: &[&str],
+    ) -> Self {
         let key = sequencer.public_key().to_string();
         let chain_id = CHAIN_ID.to_string();
         let required = [
@@ -122,8 +134,7 @@ impl Gateway {
         ];
         let config = Config::try_parse_from(required.iter().chain(flags)).unwrap();
         let context = Context::for_test();
-        let addresses =
-            preconf_gateway::start(&config, Security::default(), context.clone()).await.unwrap();
+        let addresses = preconf_gateway::start(&config, security, context.clone()).await.unwrap();
         Self { context, addresses }
     }
 
@@ -155,12 +166,16 @@ impl Gateway {
     }
 }
 
-/// Waits until something holds.
+/// Waits until something holds that tells nobody, as a counter does: it is looked at now and then.
 pub(crate) async fn eventually(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) {
-    let deadline = Instant::now() + SOON;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{}", otherwise());
-        sleep(Duration::from_millis(2)).await;
+    let mut looks = interval(LOOK);
+    let holds = async {
+        while !condition() {
+            looks.tick().await;
+        }
+    };
+    if timeout(SOON, holds).await.is_err() {
+        panic!("{}", otherwise());
     }
 }
 
