@@ -2,24 +2,33 @@
 //!
 //! It is honest work: every block is executed, every field of its header compared, the state root
 //! computed from the whole state. What makes it a development client is what it lacks: it keeps
-//! nothing on disk, speaks to no peers, and rebuilds its trie for every block, which takes as long
-//! as there are accounts.
+//! nothing on disk, speaks to no peers, does not check proofs of work, and rebuilds its trie for
+//! every block and every proof, which takes as long as there are accounts.
 //!
 //! * `chain` — the blocks that are known, and their states.
-//! * `validate`, `forkchoice`, `build` — what a consensus client asks for.
-//! * `pool` — the transactions that wait.
-//! * `engine`, `eth` — the methods, as JSON-RPC.
-//! * `server` — the two ports.
+//! * `validate`, `forkchoice`, `build`, `attributes` — what a consensus client asks for.
+//! * `import` — chains from a file, also from before the merge.
+//! * `pool`, `blobs` — the transactions that wait.
+//! * `filters` — what somebody wants to be told of when he asks again.
+//! * `proof` — the trie of a state, and proofs of what is in it.
+//! * `methods`, `engine`, `eth` — the methods, as JSON-RPC.
+//! * `server`, `subscriptions` — the ports.
 
+mod attributes;
+mod blobs;
 mod build;
 mod chain;
 mod engine;
 mod error;
 mod eth;
+mod filters;
 mod forkchoice;
+mod import;
 mod methods;
 mod pool;
+mod proof;
 mod server;
+mod subscriptions;
 mod validate;
 
 use std::sync::Arc;
@@ -32,20 +41,28 @@ use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, MemoryState, StateReader};
 use tokio::sync::broadcast;
 
+pub use attributes::Attributes;
+pub use blobs::{BlobSidecarError, Sidecar};
 pub use build::{BuiltBlock, Contents};
-pub use chain::{BlockState, BlocksKept, ChainBlock, STATES_KEPT};
+pub use chain::{BlockState, ChainBlock, HeadChange, Kept, STATES_KEPT};
 pub use error::ClientError;
 pub(crate) use error::in_words;
-pub use server::{Running, ServeError, serve};
+pub use import::{ImportError, RlpBlocks};
+pub use server::{Ports, Running, ServeError, serve, serve_on};
 pub use validate::PayloadContext;
 
 use chain::BlockTree;
+use filters::Filters;
 use forkchoice::Payloads;
 use pool::TransactionPool;
 use validate::InvalidBlocks;
 
-/// How many heads somebody who follows the chain may be behind before he loses some.
+/// How many heads, or changes of the head, somebody who follows the chain may be behind before he
+/// loses some.
 const HEADS_WAITING: usize = 256;
+
+/// The same for transactions that arrive.
+const ARRIVALS_WAITING: usize = 4_096;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -57,7 +74,9 @@ pub struct ClientConfig {
     /// What its pool takes.
     pub pool: PoolLimits,
     /// How much of the chain is kept.
-    pub blocks_kept: BlocksKept,
+    pub kept: Kept,
+    /// What `net_version` says; the chain's id if nothing else is known.
+    pub network_id: Option<u64>,
 }
 
 impl Default for ClientConfig {
@@ -66,7 +85,8 @@ impl Default for ClientConfig {
             gas_limit_target: 36_000_000,
             extra_data: Bytes::from_static(b"preconf devnet"),
             pool: PoolLimits::default(),
-            blocks_kept: BlocksKept::default(),
+            kept: Kept::default(),
+            network_id: None,
         }
     }
 }
@@ -84,6 +104,9 @@ pub struct ExecutionClient {
     /// Held by whoever changes the tree, so that one change follows another.
     changes: Mutex<()>,
     heads: broadcast::Sender<Arc<ChainBlock>>,
+    head_changes: broadcast::Sender<Arc<HeadChange>>,
+    arrivals: broadcast::Sender<Transaction>,
+    filters: Mutex<Filters>,
 }
 
 impl ExecutionClient {
@@ -91,8 +114,10 @@ impl ExecutionClient {
     pub fn new(spec: Arc<ChainSpec>, config: ClientConfig) -> Arc<Self> {
         let state = MemoryState::from_genesis(&spec.genesis().alloc);
         let genesis = spec.genesis_block();
-        let tree = BlockTree::new(genesis, spec.genesis_hash(), state, config.blocks_kept);
+        let tree = BlockTree::new(genesis, spec.genesis_hash(), state, config.kept);
         let (heads, _) = broadcast::channel(HEADS_WAITING);
+        let (head_changes, _) = broadcast::channel(HEADS_WAITING);
+        let (arrivals, _) = broadcast::channel(ARRIVALS_WAITING);
         Arc::new(Self {
             tree: RwLock::new(tree),
             invalid: Mutex::default(),
@@ -100,6 +125,9 @@ impl ExecutionClient {
             payloads: Mutex::default(),
             changes: Mutex::default(),
             heads,
+            head_changes,
+            arrivals,
+            filters: Mutex::default(),
             spec,
             config,
         })
@@ -173,16 +201,55 @@ impl ExecutionClient {
     ///
     /// If it can be in no block, or the pool does not want it.
     pub fn submit(&self, transaction: Transaction) -> Result<B256, TransactionRefusal> {
+        self.take(transaction, None)
+    }
+
+    /// Takes a blob transaction with its blobs, which were checked, into the pool.
+    ///
+    /// # Errors
+    ///
+    /// If it can be in no block, or the pool does not want it.
+    pub fn submit_with_blobs(
+        &self,
+        transaction: Transaction,
+        sidecar: Sidecar,
+    ) -> Result<B256, TransactionRefusal> {
+        self.take(transaction, Some(sidecar))
+    }
+
+    fn take(
+        &self,
+        transaction: Transaction,
+        sidecar: Option<Sidecar>,
+    ) -> Result<B256, TransactionRefusal> {
         let head = self.head();
         let account = self.account(transaction.signer());
-        let gas_limit = head.header().gas_limit;
-        self.pool.lock().insert(transaction, account, self.spec.chain_id(), gas_limit)
+        let rules = pool::Rules::of(&self.spec, head.header());
+        let hash = match sidecar {
+            None => self.pool.lock().insert(transaction.clone(), account, rules)?,
+            Some(sidecar) => {
+                self.pool.lock().insert_blobs(transaction.clone(), sidecar, account, rules)?
+            }
+        };
+        // Nobody listening is no failure.
+        self.arrivals.send(transaction).ok();
+        Ok(hash)
     }
 
     /// The blocks that become canonical from now on, in order. Whoever is too far behind is told
     /// how many he lost.
     pub fn heads(&self) -> broadcast::Receiver<Arc<ChainBlock>> {
         self.heads.subscribe()
+    }
+
+    /// What the changes of the head from now on do to the canonical chain, in order.
+    pub fn head_changes(&self) -> broadcast::Receiver<Arc<HeadChange>> {
+        self.head_changes.subscribe()
+    }
+
+    /// The transactions that the pool takes from now on, in order.
+    pub fn arrivals(&self) -> broadcast::Receiver<Transaction> {
+        self.arrivals.subscribe()
     }
 
     fn head_state(&self) -> BlockState {

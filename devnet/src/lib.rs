@@ -1,6 +1,7 @@
 //! A whole network on one machine, for development and tests.
 //!
 //! * [`client`] — an execution client in this process.
+//! * [`node`] — that client alone, with a chain from a file.
 //! * [`clients`] — three of them, one for each role, behind real sockets.
 //! * [`consensus`] — the consensus client that drives them all: slots and proposers.
 //! * [`keys`] — keys, secrets, accounts and the genesis.
@@ -8,6 +9,7 @@
 //! * [`devnet`] — all of that as one system.
 //! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
 //! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
+//! * [`invocation`] — the whole command line, subcommands included.
 //! * [`monitor`] — what feeds say, one line per message.
 
 pub mod build;
@@ -17,8 +19,10 @@ pub mod clients;
 pub mod consensus;
 pub mod console;
 pub mod devnet;
+pub mod invocation;
 pub mod keys;
 pub mod monitor;
+pub mod node;
 pub mod observer;
 pub mod options;
 pub mod report;
@@ -31,4 +35,5 @@ pub mod viewer;
 
 pub use console::Console;
 pub use devnet::{Devnet, Endpoints};
+pub use invocation::{Command, Invocation};
 pub use options::Options;

@@ -19,6 +19,11 @@ use tokio::{
 /// How long anything may take before a test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Flags of every system: ports that are free, and time enough for an unoptimised builder on a
+/// machine that has other things to do. What is promised does not depend on it.
+pub const FLAGS: [&str; 7] =
+    ["--no-build", "--base-port", "0", "--slot-ms", "3000", "--seal-budget-ms", "1500"];
+
 static TURN: Mutex<()> = Mutex::const_new(());
 static BINARIES: OnceCell<Binaries> = OnceCell::const_new();
 
@@ -46,13 +51,12 @@ impl Turn {
     }
 }
 
-/// The options of a test: free ports, and what the test adds.
+/// The options of a test: [`FLAGS`], and what the test adds.
 ///
 /// # Panics
 /// If they are not options.
 pub fn options(flags: &[&str]) -> Options {
-    let fixed = ["devnet", "--base-port", "0", "--no-build"];
-    Options::parse_from(fixed.iter().chain(flags))
+    Options::parse_from(["devnet"].iter().chain(&FLAGS).chain(flags))
 }
 
 /// A system that runs, and those who talk to it.
@@ -99,7 +103,7 @@ impl Cluster {
         loop {
             let next = timeout(DEADLINE, self.devnet.next_block());
             let block = next.await.expect("blocks come").expect("the system runs");
-            assert_eq!(block.source, Source::Builder, "block {}", block.number);
+            assert_builders(&block);
             if block.number >= number {
                 return block;
             }
@@ -115,6 +119,15 @@ impl Cluster {
             panic!("{}", failures[0]);
         }
     }
+}
+
+/// Asserts that a block is the builder's.
+///
+/// # Panics
+/// If it is a fallback: names the block, why, and how long it was waited for.
+pub fn assert_builders(block: &CanonicalBlock) {
+    let (number, source, waited) = (block.number, &block.source, block.waited);
+    assert_eq!(*source, Source::Builder, "block {number} is a {source} after {waited:?}");
 }
 
 /// Waits for a condition.

@@ -1,7 +1,16 @@
-//! What the end-to-end tests have in common: the service binaries, and systems made of them.
+//! What doubts the rest: public test suites, random blocks, and what the end-to-end tests have in
+//! common.
 //!
+//! * [`conformance`] — the program that runs public suites of execution clients.
+//! * [`random`] — random blocks, executed in different ways.
+//! * [`feed`] — a sequencer and a consumer without anything between them.
+//! * [`choices`] — what is left to chance, by a seed or by a fuzzer's bytes.
 //! * [`cluster`] — the whole system in processes, one at a time.
 //! * [`program`] — `devnet` itself as a process.
 
+pub mod choices;
 pub mod cluster;
+pub mod conformance;
+pub mod feed;
 pub mod program;
+pub mod random;

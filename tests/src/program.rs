@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cluster::{DEADLINE, Turn};
+use crate::cluster::{DEADLINE, FLAGS, Turn};
 
 /// A devnet that was started as people start it.
 pub struct Program {
@@ -30,7 +30,7 @@ impl Program {
         let turn = Turn::take().await;
         let path = turn.binaries.find("devnet").expect("it is built with the services");
         let mut child = Command::new(path)
-            .args(["--no-build", "--base-port", "0"])
+            .args(FLAGS)
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -281,6 +281,19 @@ fn every_crate_inherits_what_the_workspace_decides() {
 }
 
 #[test]
+fn fuzzing_is_a_workspace_of_its_own_with_the_same_edition_and_licence() {
+    let manifest = |path: &str| -> toml::Table {
+        fs::read_to_string(root().join(path)).unwrap().parse().unwrap()
+    };
+    let (ours, fuzz) = (manifest("Cargo.toml"), manifest("tests/fuzz/Cargo.toml"));
+    let excluded = ours["workspace"]["exclude"].as_array().unwrap();
+    assert!(excluded.contains(&"tests/fuzz".into()) && fuzz.contains_key("workspace"));
+    for key in ["edition", "license", "version"] {
+        assert_eq!(fuzz["package"][key], ours["workspace"]["package"][key], "{key}");
+    }
+}
+
+#[test]
 fn files_are_short_enough_to_be_read() {
     let mut broken = BTreeMap::new();
     for (path, text) in sources() {

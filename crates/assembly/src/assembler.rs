@@ -5,9 +5,11 @@
 //! build, and at most one flashblock on its way out: ticks that come meanwhile coalesce (D6).
 //!
 //! What was promised and is not yet in the canonical chain is kept in order, and goes first into
-//! the next build (D5). It never awaits anything, and it lives on one thread.
+//! the next build (D5); it is promised until the chain holds it or the flashblock that takes it
+//! back is out, whatever becomes of the builds between. It never awaits anything, and it lives on
+//! one thread.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, map::HashSet};
@@ -17,8 +19,8 @@ use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateReader};
 
 use crate::{
-    Pool, PoolLimits,
-    build::{Build, Cut, Exhausted, Step, Timing},
+    BoxError, Located, Pool, PoolLimits,
+    build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
 };
 
 /// Names a build. The driver numbers its builds; numbers are never used again.
@@ -37,12 +39,21 @@ pub enum Completion {
 /// What the driver is to do.
 #[derive(Debug)]
 pub enum Effect<R: StateReader> {
-    /// Read this state and say [`Assembler::state_arrived`].
+    /// Read this state and say [`Assembler::state_arrived`], or [`Assembler::state_failed`] if it
+    /// cannot be read in a time that the driver chooses.
     Need {
         /// For this build.
         build: BuildId,
         /// What is missing.
         keys: Vec<Key>,
+    },
+    /// Ask the execution client whether the canonical chain holds this promised transaction and say
+    /// [`Assembler::located`].
+    Locate {
+        /// For this build.
+        build: BuildId,
+        /// The transaction.
+        transaction: B256,
     },
     /// Sign and publish this flashblock and say [`Assembler::published`].
     Publish {
@@ -51,7 +62,8 @@ pub enum Effect<R: StateReader> {
         /// What it adds.
         cut: Cut,
     },
-    /// Seal this block; its last flashblock is published once the block is known to be valid.
+    /// Seal this block; its last flashblock is published once the block is known to be valid, and
+    /// then [`Assembler::published`] is said as well.
     Complete {
         /// The build, which is over.
         build: BuildId,
@@ -67,8 +79,16 @@ pub enum Effect<R: StateReader> {
         /// The build.
         build: BuildId,
         /// What went wrong.
-        reason: String,
+        failure: Failure,
     },
+}
+
+/// A promise until the flashblock that takes it back is out.
+#[derive(Debug)]
+struct Unsaid {
+    build: BuildId,
+    index: u64,
+    transaction: Transaction,
 }
 
 /// When to call [`Assembler::work`] again.
@@ -90,6 +110,8 @@ pub struct Assembler<R: StateReader> {
     build: Option<(BuildId, Build<R>)>,
     /// Promised, and not known to be in the canonical chain.
     unsettled: Vec<Transaction>,
+    /// Taken back by flashblocks of builds that ended with a block, but not out yet.
+    unsaid: Vec<Unsaid>,
     in_flight: bool,
     effects: VecDeque<Effect<R>>,
 }
@@ -103,6 +125,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             pool: Pool::new(limits),
             build: None,
             unsettled: Vec::new(),
+            unsaid: Vec::new(),
             in_flight: false,
             effects: VecDeque::new(),
         }
@@ -144,6 +167,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             hashes.insert(*hash);
         }
         self.unsettled.retain(|transaction| !hashes.contains(transaction.hash()));
+        self.unsaid.retain(|unsaid| !hashes.contains(unsaid.transaction.hash()));
     }
 
     /// Begins to build `block` on the state that `overlay` reads. A running build ends without a
@@ -152,7 +176,8 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.drop_build();
         // What the block before, built and not canonical, promised is tried as well: it is void in
         // this chain if its block was replaced.
-        let promised = std::mem::take(&mut self.unsettled);
+        let mut promised = mem::take(&mut self.unsettled);
+        promised.extend(self.unsaid.drain(..).map(|unsaid| unsaid.transaction));
         let build =
             Build::new(self.spec.clone(), block, overlay, promised, &self.pool, self.timing, now);
         self.build = Some((id, build));
@@ -162,7 +187,7 @@ impl<R: StateReader + Clone> Assembler<R> {
     /// Ends the running build without a block.
     pub fn drop_build(&mut self) -> Option<BuildId> {
         let (id, build) = self.build.take()?;
-        self.unsettle(&build);
+        self.unsettled = build.unsettled();
         Some(id)
     }
 
@@ -182,9 +207,26 @@ impl<R: StateReader + Clone> Assembler<R> {
         }
     }
 
-    /// The flashblock of build `id` that was on its way is out.
-    pub fn published(&mut self, id: BuildId) {
-        if self.building() == Some(id) {
+    /// State that was asked for cannot be read.
+    pub fn state_failed(&mut self, id: BuildId, keys: &[Key], cause: BoxError) {
+        if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
+            build.state_failed(keys, cause);
+        }
+    }
+
+    /// The execution client has said where a promised transaction is.
+    pub fn located(&mut self, id: BuildId, transaction: &B256, located: Located) {
+        if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
+            build.located(transaction, located);
+        }
+    }
+
+    /// The flashblock of build `id` with this index is out; its retractions are now the
+    /// publisher's to say.
+    pub fn published(&mut self, id: BuildId, index: u64) {
+        self.unsaid.retain(|unsaid| unsaid.build != id || unsaid.index > index);
+        if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
+            build.published(index);
             self.in_flight = false;
         }
     }
@@ -200,6 +242,10 @@ impl<R: StateReader + Clone> Assembler<R> {
                 self.effects.push_back(Effect::Need { build: id, keys });
                 Wake::Now
             }
+            Step::Locate(transaction) => {
+                self.effects.push_back(Effect::Locate { build: id, transaction });
+                Wake::Now
+            }
             Step::Cut(cut) => {
                 self.in_flight = true;
                 self.effects.push_back(Effect::Publish { build: id, cut });
@@ -209,9 +255,9 @@ impl<R: StateReader + Clone> Assembler<R> {
                 self.complete(Completion::Exhausted(exhausted), now);
                 Wake::Now
             }
-            Step::Failed(reason) => {
+            Step::Failed(failure) => {
                 self.drop_build();
-                self.effects.push_back(Effect::Failed { build: id, reason });
+                self.effects.push_back(Effect::Failed { build: id, failure });
                 Wake::Now
             }
         }
@@ -224,20 +270,25 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
-        // What was promised and not come to stays promised, whether or not there is a block.
-        let waiting = running.promises_left();
-        self.unsettle(&running);
+        // If there is no block, what was promised stays promised.
+        self.unsettled = running.unsettled();
         let effect = match running.finish(now) {
-            Some((last, block)) => {
-                self.unsettled = block.transactions().iter().cloned().chain(waiting).collect();
+            Some(Finished { last, block, promised, unsaid }) => {
+                self.unsettled = promised;
+                let unsaid = unsaid.into_iter();
+                let unsaid =
+                    unsaid.map(|(index, transaction)| Unsaid { build, index, transaction });
+                self.unsaid.extend(unsaid);
                 Effect::Complete { build, last, block: Box::new(block), completion }
             }
-            None => Effect::Failed { build, reason: "the block was never opened".to_owned() },
+            None => {
+                let failure = Failure::NotOpened("its time was over before it had come".into());
+                Effect::Failed { build, failure }
+            }
         };
         self.effects.push_back(effect);
     }
-
-    fn unsettle(&mut self, build: &Build<R>) {
-        self.unsettled = build.unsettled();
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,23 +2,29 @@
 //!
 //! A build touches memory only. What it cannot read it asks for and goes on without: the
 //! transaction is parked and tried again when the state has come, at most [`MAX_STATE_ROUNDS`]
-//! times for one block. Each transaction is executed once; what was cut into a flashblock is never
-//! changed.
+//! times for one block. Only what the block opens with, and a promise, are waited for; if their
+//! state cannot be read the build fails, or goes on without the promise, which stays one. Each
+//! transaction is executed once; what was cut into a flashblock is never changed.
+//!
+//! A promise is taken back only if its sender has not used its nonce, or if the execution client
+//! says that the chain does not hold it: what cannot be executed may be canonical already.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
+    error::Error,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, map::HashSet};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{ExecutionError, NextBlock, Paused, Running, TxError};
-use preconf_primitives::{Retraction, RetractionCause};
-use preconf_state::{Key, Overlay, StateReader};
+use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
+use preconf_state::{Key, NeedState, Overlay, StateReader};
 
-use crate::{Cadence, Pool, Selection};
+use crate::{Cadence, Located, Pool, Selection, promises::Promises};
 
 /// How often a transaction is tried again for state that was missing, in one block.
 pub const MAX_STATE_ROUNDS: u32 = 4;
@@ -26,6 +32,9 @@ pub const MAX_STATE_ROUNDS: u32 = 4;
 pub const CUT_BYTES: usize = 2 * 1024 * 1024;
 /// Gas below which no transaction fits.
 const LEAST_GAS: u64 = 21_000;
+
+/// A cause that comes from the driver.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What one step of a build did.
 #[derive(Debug)]
@@ -36,12 +45,14 @@ pub enum Step {
     Wait(Instant),
     /// State is missing.
     Need(Vec<Key>),
+    /// The chain may hold this promised transaction.
+    Locate(B256),
     /// A flashblock was cut.
     Cut(Cut),
     /// No transaction fits any more, or the time is over.
     Full(Exhausted),
     /// The block cannot be built.
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Why a build takes no more transactions.
@@ -51,6 +62,17 @@ pub enum Exhausted {
     GasLimit,
     /// Nobody asked for the block in time.
     Deadline,
+}
+
+/// Why a block cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What the block opens with was not read in time.
+    #[error("reading the state that the block opens with")]
+    NotOpened(#[source] BoxError),
+    /// What the chain itself adds to the block failed.
+    #[error("opening the block")]
+    Execution(#[source] ExecutionError),
 }
 
 /// What a flashblock adds to the block.
@@ -82,8 +104,7 @@ pub struct Build<R: StateReader> {
     ends: Instant,
     selection: Selection,
     /// Promised before, to be included first and in order.
-    promised: VecDeque<Transaction>,
-    retractions: Vec<Retraction>,
+    promises: Promises,
     /// How many flashblocks were cut.
     flashblocks: u64,
     /// How many of the block's transactions are in them.
@@ -111,6 +132,8 @@ enum Stage<R: StateReader> {
     Opening { spec: Arc<ChainSpec>, block: Box<NextBlock>, overlay: Box<Overlay<R>> },
     /// Executing.
     Open(Box<Running<R>>),
+    /// It was not opened, which the next step says.
+    NotOpened(BoxError),
     /// A step failed and the parts are gone.
     Broken,
 }
@@ -134,8 +157,7 @@ impl<R: StateReader + Clone> Build<R> {
             cadence: Cadence::new(now, timing.interval),
             ends: now + timing.deadline,
             selection,
-            promised: promised.into(),
-            retractions: Vec::new(),
+            promises: Promises::new(promised),
             flashblocks: 0,
             cut_transactions: 0,
             kept_promises: 0,
@@ -150,25 +172,21 @@ impl<R: StateReader + Clone> Build<R> {
     ///
     /// `may_cut` is false while the flashblock before is still on its way out.
     pub fn step(&mut self, pool: &mut Pool, may_cut: bool, now: Instant) -> Step {
+        if let Some(failure) = self.take_failure() {
+            return Step::Failed(failure);
+        }
         if now >= self.ends {
             return Step::Full(Exhausted::Deadline);
         }
         if !self.stalled.is_empty() {
             return Step::Wait(self.ends);
         }
-        if let Stage::Opening { spec, block, overlay } = &self.stage {
-            let opened =
-                Paused::begin(spec.clone(), block.as_ref().clone(), overlay.as_ref().clone());
-            return match opened {
-                Ok(paused) => {
-                    self.stage = Stage::Open(Box::new(paused.resume()));
-                    Step::Worked
-                }
-                Err(ExecutionError::NeedState(keys)) => self.stall(keys),
-                Err(error) => Step::Failed(error.to_string()),
-            };
+        if let Stage::Opening { .. } = &self.stage {
+            return self.open_block();
         }
-        if let Some(transaction) = self.promised.front().cloned() {
+        // The last index is kept for the flashblock that ends the session.
+        let may_cut = may_cut && self.flashblocks < MAX_INDEX;
+        if let Some(transaction) = self.promises.next().cloned() {
             // Promises may take several flashblocks, each within its bounds.
             if self.bytes_since_cut >= CUT_BYTES {
                 return if may_cut { Step::Cut(self.cut(now)) } else { Step::Wait(self.ends) };
@@ -178,10 +196,7 @@ impl<R: StateReader + Clone> Build<R> {
         if may_cut && self.is_cut_due(now) {
             return Step::Cut(self.cut(now));
         }
-        let Stage::Open(running) = &self.stage else {
-            return Step::Failed("the build has ended".to_owned());
-        };
-        if running.gas_used() + LEAST_GAS > running.block().gas_limit {
+        if self.has_no_gas() {
             return Step::Full(Exhausted::GasLimit);
         }
         if self.bytes_since_cut >= CUT_BYTES {
@@ -190,7 +205,38 @@ impl<R: StateReader + Clone> Build<R> {
         }
         match self.selection.next(pool) {
             Some(transaction) => self.try_one(pool, &transaction),
-            None => Step::Wait(self.cadence.next_tick().min(self.ends)),
+            // A tick means nothing while no flashblock may be cut: what ends that also wakes.
+            None if may_cut => Step::Wait(self.cadence.next_tick().min(self.ends)),
+            None => Step::Wait(self.ends),
+        }
+    }
+
+    fn open_block(&mut self) -> Step {
+        let Stage::Opening { spec, block, overlay } = &self.stage else { return Step::Worked };
+        match Paused::begin(spec.clone(), block.as_ref().clone(), overlay.as_ref().clone()) {
+            Ok(paused) => {
+                self.stage = Stage::Open(Box::new(paused.resume()));
+                Step::Worked
+            }
+            Err(ExecutionError::NeedState(keys)) => self.stall(keys),
+            Err(error @ ExecutionError::Failed(_)) => Step::Failed(Failure::Execution(error)),
+        }
+    }
+
+    fn take_failure(&mut self) -> Option<Failure> {
+        match mem::replace(&mut self.stage, Stage::Broken) {
+            Stage::NotOpened(cause) => Some(Failure::NotOpened(cause)),
+            stage @ (Stage::Opening { .. } | Stage::Open(_) | Stage::Broken) => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    fn has_no_gas(&self) -> bool {
+        match &self.stage {
+            Stage::Open(running) => running.gas_used() + LEAST_GAS > running.block().gas_limit,
+            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => false,
         }
     }
 
@@ -201,10 +247,16 @@ impl<R: StateReader + Clone> Build<R> {
 
     fn keep_promise(&mut self, pool: &Pool, transaction: &Transaction) -> Step {
         let cause = match self.execute(transaction) {
-            Ok(()) => None,
+            Ok(()) => {
+                self.promises.kept();
+                self.kept_promises += 1;
+                let nonce = transaction.envelope().nonce();
+                self.selection.included(pool, transaction.signer(), nonce);
+                return Step::Worked;
+            }
             Err(TxError::NeedState(keys)) => return self.stall(keys),
             Err(TxError::ExceedsBlockGas { .. } | TxError::ExceedsBlobGas { .. }) => {
-                Some(RetractionCause::NoRoom)
+                RetractionCause::NoRoom
             }
             Err(
                 TxError::NonceTooLow { .. }
@@ -212,20 +264,27 @@ impl<R: StateReader + Clone> Build<R> {
                 | TxError::Reserved(_)
                 | TxError::Invalid(_)
                 | TxError::Fatal(_),
-            ) => Some(RetractionCause::NoLongerValid),
+            ) => RetractionCause::NoLongerValid,
         };
-        self.promised.pop_front();
-        match cause {
-            None => {
-                self.kept_promises += 1;
-                let nonce = transaction.envelope().nonce();
-                self.selection.included(pool, transaction.signer(), nonce);
+        match self.has_used_nonce(transaction) {
+            Err(NeedState(key)) => self.stall(vec![key]),
+            // Gas and fees are looked at before the nonce, so any cause may hide this one.
+            Ok(true) => {
+                self.promises.question(cause);
+                Step::Locate(*transaction.hash())
             }
-            Some(cause) => {
-                self.retractions.push(Retraction { transaction: *transaction.hash(), cause });
+            Ok(false) => {
+                self.promises.take_back(cause);
+                Step::Worked
             }
         }
-        Step::Worked
+    }
+
+    /// Whether the sender is past the nonce of this transaction.
+    fn has_used_nonce(&self, transaction: &Transaction) -> Result<bool, NeedState> {
+        let Stage::Open(running) = &self.stage else { return Ok(false) };
+        let account = running.overlay().account(transaction.signer())?;
+        Ok(account.is_some_and(|account| account.nonce > transaction.envelope().nonce()))
     }
 
     /// Nothing can go on before this state has come.
@@ -274,13 +333,12 @@ impl<R: StateReader + Clone> Build<R> {
     }
 
     fn cut(&mut self, now: Instant) -> Cut {
-        let Stage::Open(running) = &mut self.stage else { return Cut::default() };
-        running.freeze();
+        let Stage::Open(running) = &self.stage else { return Cut::default() };
         let transactions = running.transactions()[self.cut_transactions..].to_vec();
         let cut = Cut {
             index: self.flashblocks,
             transactions,
-            retractions: std::mem::take(&mut self.retractions),
+            retractions: self.promises.cut(self.flashblocks),
             gas_used: running.gas_used(),
         };
         self.cut_transactions = running.transactions().len();
@@ -290,12 +348,17 @@ impl<R: StateReader + Clone> Build<R> {
         cut
     }
 
+    /// The flashblock with this index is out.
+    pub fn published(&mut self, index: u64) {
+        self.promises.published(index);
+    }
+
     /// These keys are in memory now: what waited for no others is tried again.
     pub fn state_arrived(&mut self, pool: &Pool, keys: &[Key]) {
         if self.stalled.iter().all(|key| keys.contains(key)) {
             self.stalled.clear();
         }
-        let parked = std::mem::take(&mut self.parked);
+        let parked = mem::take(&mut self.parked);
         let has_all = |waiting: &Parked| waiting.keys.iter().all(|key| keys.contains(key));
         let (ready, parked) = parked.into_iter().partition(has_all);
         self.parked = parked;
@@ -304,40 +367,79 @@ impl<R: StateReader + Clone> Build<R> {
         }
     }
 
+    /// These keys cannot be read: a block that opens with them has failed, a promise that needs
+    /// them stays one for the next build, and a transaction that needs them waits for it.
+    pub fn state_failed(&mut self, keys: &[Key], cause: BoxError) {
+        let touches = |wanted: &[Key]| wanted.iter().any(|key| keys.contains(key));
+        self.parked.retain(|parked| !touches(&parked.keys));
+        if !touches(&self.stalled) {
+            return;
+        }
+        self.stalled.clear();
+        match &self.stage {
+            Stage::Opening { .. } => self.stage = Stage::NotOpened(cause),
+            Stage::Open(_) | Stage::NotOpened(_) | Stage::Broken => self.promises.put_off(),
+        }
+    }
+
+    /// The execution client has said where a promised transaction is.
+    pub fn located(&mut self, transaction: &B256, located: Located) {
+        self.promises.located(transaction, located);
+    }
+
     /// A transaction was taken into the pool.
     pub fn arrived(&mut self, pool: &Pool, sender: Address, nonce: u64) {
         self.selection.arrived(pool, sender, nonce);
     }
 
-    /// Ends the build: the last flashblock, and the block as it stands. `None` if not even the
-    /// block's own system calls could be executed.
-    pub fn finish(mut self, now: Instant) -> Option<(Cut, Paused<R>)> {
-        let cut = match &self.stage {
+    /// Ends the build with a block. `None` if not even the block's own system calls could be
+    /// executed.
+    pub fn finish(mut self, now: Instant) -> Option<Finished<R>> {
+        let last = match &self.stage {
             Stage::Open(_) => self.cut(now),
-            Stage::Opening { .. } | Stage::Broken => return None,
+            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => return None,
         };
-        match std::mem::replace(&mut self.stage, Stage::Broken) {
-            Stage::Open(running) => Some((cut, running.pause())),
-            Stage::Opening { .. } | Stage::Broken => None,
-        }
-    }
-
-    /// What was promised before this build and has not been come to.
-    pub fn promises_left(&self) -> Vec<Transaction> {
-        self.promised.iter().cloned().collect()
+        let unsaid = self.promises.unsaid().map(|(index, promise)| (index, promise.clone()));
+        let unsaid = unsaid.collect();
+        let open: Vec<_> = self.promises.open().cloned().collect();
+        let Stage::Open(running) = self.stage else { return None };
+        let block = running.pause();
+        let promised = with_others(block.transactions(), open);
+        Some(Finished { last, block, promised, unsaid })
     }
 
     /// Every transaction that is promised: by a flashblock of this build, and by those before it
-    /// that this build has not come to yet.
+    /// unless this one has published that they are not.
     pub fn unsettled(&self) -> Vec<Transaction> {
-        let mut promised = match &self.stage {
+        let included = match &self.stage {
             Stage::Open(running) => {
-                let promised = self.cut_transactions.max(self.kept_promises);
-                running.transactions()[..promised].to_vec()
+                &running.transactions()[..self.cut_transactions.max(self.kept_promises)]
             }
-            Stage::Opening { .. } | Stage::Broken => Vec::new(),
+            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => &[],
         };
-        promised.extend(self.promised.iter().cloned());
-        promised
+        with_others(included, self.promises.owed().cloned())
     }
+}
+
+/// A build that has ended with a block.
+pub struct Finished<R> {
+    /// The flashblock that ends its session.
+    pub last: Cut,
+    /// The block.
+    pub block: Paused<R>,
+    /// What is promised if the block is not canonical, and what it did not come to.
+    pub promised: Vec<Transaction>,
+    /// What flashblocks take back that are not out yet, each with the index of its flashblock.
+    pub unsaid: Vec<(u64, Transaction)>,
+}
+
+/// The transactions of a block and those of `others` that are not among them: what was put off may
+/// have come in from the pool after all.
+fn with_others(
+    included: &[Transaction],
+    others: impl IntoIterator<Item = Transaction>,
+) -> Vec<Transaction> {
+    let held: HashSet<B256> = included.iter().map(|transaction| *transaction.hash()).collect();
+    let others = others.into_iter().filter(|other| !held.contains(other.hash()));
+    included.iter().cloned().chain(others).collect()
 }

@@ -10,9 +10,17 @@
 mod assembler;
 mod build;
 mod cadence;
+mod intrinsic;
 mod pool;
+mod promises;
+#[cfg(test)]
+mod testing;
 
 pub use assembler::{Assembler, BuildId, Completion, Effect, Wake};
-pub use build::{Build, CUT_BYTES, Cut, Exhausted, MAX_STATE_ROUNDS, Step, Timing};
+pub use build::{
+    BoxError, Build, CUT_BYTES, Cut, Exhausted, Failure, Finished, MAX_STATE_ROUNDS, Step, Timing,
+};
 pub use cadence::Cadence;
+pub use intrinsic::check_intrinsic_gas;
 pub use pool::{Pool, PoolLimits, Selection};
+pub use promises::Located;

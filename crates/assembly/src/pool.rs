@@ -4,25 +4,39 @@
 //! account is what the caller read at the head. Transactions whose nonce lies ahead are parked and
 //! become candidates when the gap closes; a transaction in a running build stays in the pool until
 //! a canonical block has used its nonce, so an abandoned build loses nothing.
+//!
+//! Invariants: what a sender's executable transactions may cost together is covered by the balance
+//! known when the last of them came; and the index holds the last transaction of every sender, so
+//! taking one in or making room costs the logarithm of what waits, however much that is.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BinaryHeap, HashMap},
-};
+mod selection;
+mod sender;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 
 use alloy_consensus::{Transaction as _, Typed2718 as _};
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{
+    Address, B256, U256,
+    map::{AddressMap, B256Map},
+};
 use preconf_chain::Transaction;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::Account;
 
+pub use selection::Selection;
+
+use sender::{Affordable, Sender, Tail, Waiting, cost_of, fee_cap, tip_cap};
+
 /// What the pool takes, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
-    /// The most transactions in total. When full, the worst candidate's sender makes room for a
-    /// better one; otherwise the newcomer is refused.
+    /// The most transactions in total. When full, a sender's last transaction makes room for a
+    /// better one: first what cannot be executed, then what pays the least tip, the latest first.
+    /// If nothing is worse than the newcomer, it is refused.
     pub transactions: usize,
-    /// The most transactions of one sender.
+    /// The most transactions of one sender. When reached, the newcomer is refused.
     pub per_sender: usize,
     /// How far ahead of the sender's nonce a transaction may be.
     pub nonce_gap: u64,
@@ -48,23 +62,12 @@ impl Default for PoolLimits {
 #[derive(Debug, Default)]
 pub struct Pool {
     limits: PoolLimits,
-    senders: HashMap<Address, Sender>,
-    by_hash: HashMap<B256, (Address, u64)>,
+    senders: AddressMap<Sender>,
+    by_hash: B256Map<(Address, u64)>,
+    /// The last transaction of each sender, the one worth least first.
+    tails: BTreeSet<Tail>,
     /// Numbers arrivals, so that of equal tips the earlier goes first.
     arrivals: u64,
-}
-
-#[derive(Debug, Default)]
-struct Sender {
-    /// The nonce of the account at the head.
-    nonce: u64,
-    waiting: BTreeMap<u64, Waiting>,
-}
-
-#[derive(Clone, Debug)]
-struct Waiting {
-    transaction: Transaction,
-    arrival: u64,
 }
 
 impl Pool {
@@ -91,13 +94,13 @@ impl Pool {
 
     /// The nonce after a sender's contiguous transactions, if it has any at its next nonce.
     pub fn next_nonce(&self, sender: &Address) -> Option<u64> {
-        let sender = self.senders.get(sender)?;
-        let contiguous =
-            (sender.nonce..).take_while(|nonce| sender.waiting.contains_key(nonce)).count() as u64;
-        (contiguous > 0).then(|| sender.nonce + contiguous)
+        self.senders.get(sender)?.next_nonce()
     }
 
     /// Takes a transaction whose sender's account at the head is `account`.
+    ///
+    /// If it closes a gap, what was parked behind it and cannot be paid together with it is
+    /// forgotten: what can be executed comes first.
     ///
     /// # Errors
     /// If it cannot be executed at the head, is worse than what it would replace, or there is no
@@ -109,27 +112,34 @@ impl Pool {
     ) -> Result<B256, TransactionRefusal> {
         let hash = *transaction.hash();
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
-        let account_nonce = account.map_or(0, |account| account.nonce);
-        self.check(&transaction, account_nonce, account.map_or(U256::ZERO, |a| a.balance))?;
-        self.make_room(&transaction, address)?;
+        let account = account.unwrap_or_default();
+        let none = Sender::default();
+        let sender = self.senders.get(&address).unwrap_or(&none);
+        let next = sender.nonce.max(account.nonce);
+        self.check(&transaction, next)?;
+        self.check_replacement(&transaction, sender)?;
+        let unpaid = check_funds(&transaction, sender, next, account.balance)?;
+        let worst = self.make_room(&transaction, sender, next)?;
 
-        self.arrivals += 1;
-        let sender = self.senders.entry(address).or_default();
-        sender.nonce = sender.nonce.max(account_nonce);
-        let waiting = Waiting { transaction, arrival: self.arrivals };
-        if let Some(replaced) = sender.waiting.insert(nonce, waiting) {
-            self.by_hash.remove(replaced.transaction.hash());
+        if let Some(Tail { sender, nonce, .. }) = worst {
+            self.remove(&sender, nonce);
         }
+        self.arrivals += 1;
+        let waiting = Waiting { transaction, arrival: self.arrivals };
+        self.change(address, |sender| {
+            let mut dropped: Vec<Waiting> = sender.advance(account.nonce).collect();
+            if let Some(from) = unpaid {
+                dropped.extend(sender.waiting.split_off(&from).into_values());
+            }
+            dropped.extend(sender.waiting.insert(nonce, waiting));
+            dropped
+        });
         self.by_hash.insert(hash, (address, nonce));
         Ok(hash)
     }
 
-    fn check(
-        &self,
-        transaction: &Transaction,
-        account_nonce: u64,
-        balance: U256,
-    ) -> Result<(), TransactionRefusal> {
+    /// What can be said without looking at the sender's other transactions.
+    fn check(&self, transaction: &Transaction, next: u64) -> Result<(), TransactionRefusal> {
         let envelope = transaction.envelope();
         let refuse = |reason, detail: String| Err(TransactionRefusal::new(reason, detail));
         if self.by_hash.contains_key(transaction.hash()) {
@@ -139,9 +149,7 @@ impl Pool {
             let detail = "blob transactions are not taken".to_owned();
             return refuse(Reason::UnsupportedType, detail);
         }
-        let known = self.senders.get(&transaction.signer());
         let nonce = envelope.nonce();
-        let next = known.map_or(account_nonce, |sender| sender.nonce.max(account_nonce));
         if nonce < next {
             return refuse(Reason::NonceTooLow, format!("next nonce {next}, tx nonce {nonce}"));
         }
@@ -149,192 +157,116 @@ impl Pool {
             let detail = format!("next nonce {next}, tx nonce {nonce}");
             return refuse(Reason::NonceGapTooLarge, detail);
         }
-        let tip = tip_cap(transaction);
+        let (tip, fee) = (tip_cap(transaction), fee_cap(transaction));
+        if tip > fee {
+            let detail = format!("max priority fee {tip} is above max fee {fee}");
+            return refuse(Reason::Malformed, detail);
+        }
         if tip < self.limits.minimum_tip {
             let detail = format!("tip {tip}, minimum {}", self.limits.minimum_tip);
             return refuse(Reason::Underpriced, detail);
         }
-        let cost = cost(transaction);
-        if cost.is_none_or(|cost| cost > balance) {
-            let cost = cost.unwrap_or(U256::MAX);
-            let detail = format!("address {} have {balance} want {cost}", transaction.signer());
-            return refuse(Reason::InsufficientFunds, detail);
-        }
-        match known.and_then(|sender| sender.waiting.get(&nonce)) {
-            Some(held) if !self.replaces(transaction, &held.transaction) => {
-                let bump = self.limits.replacement_bump_percent;
-                refuse(Reason::ReplacementUnderpriced, format!("both fees must rise by {bump} %"))
-            }
-            Some(_) | None => Ok(()),
-        }
+        Ok(())
     }
 
-    fn replaces(&self, new: &Transaction, old: &Transaction) -> bool {
+    fn check_replacement(
+        &self,
+        new: &Transaction,
+        sender: &Sender,
+    ) -> Result<(), TransactionRefusal> {
+        let Some(old) = sender.waiting.get(&new.envelope().nonce()) else { return Ok(()) };
+        let old = &old.transaction;
         let percent = 100 + self.limits.replacement_bump_percent;
         let bumped = |old: u128| old.saturating_mul(percent).div_ceil(100);
-        fee_cap(new) >= bumped(fee_cap(old)) && tip_cap(new) >= bumped(tip_cap(old))
-    }
-
-    /// Refuses, or evicts the last transaction of the sender that pays least.
-    fn make_room(
-        &mut self,
-        transaction: &Transaction,
-        address: Address,
-    ) -> Result<(), TransactionRefusal> {
-        let nonce = transaction.envelope().nonce();
-        if let Some(sender) = self.senders.get(&address) {
-            if sender.waiting.contains_key(&nonce) {
-                return Ok(());
-            }
-            if sender.waiting.len() >= self.limits.per_sender {
-                let detail = format!("{} transactions of {address} wait", sender.waiting.len());
-                return Err(TransactionRefusal::new(Reason::PoolFull, detail));
-            }
-        }
-        if self.len() < self.limits.transactions {
+        if fee_cap(new) >= bumped(fee_cap(old)) && tip_cap(new) >= bumped(tip_cap(old)) {
             return Ok(());
         }
-        let worst = self.senders.iter().filter(|(other, _)| **other != address);
-        let worst = worst
-            .filter_map(|(other, sender)| Some((*other, sender.waiting.last_key_value()?)))
-            .map(|(other, (nonce, waiting))| (tip_cap(&waiting.transaction), other, *nonce))
-            .min();
-        match worst {
-            Some((tip, other, nonce)) if tip < tip_cap(transaction) => {
-                self.remove(&other, nonce);
-                Ok(())
-            }
-            Some(_) | None => Err(TransactionRefusal::new(Reason::PoolFull, String::new())),
+        let bump = self.limits.replacement_bump_percent;
+        let detail = format!("both fees must rise by {bump} %");
+        Err(TransactionRefusal::new(Reason::ReplacementUnderpriced, detail))
+    }
+
+    /// Says who has to go, if anybody, or refuses.
+    fn make_room(
+        &self,
+        transaction: &Transaction,
+        sender: &Sender,
+        next: u64,
+    ) -> Result<Option<Tail>, TransactionRefusal> {
+        let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
+        if sender.waiting.contains_key(&nonce) {
+            return Ok(None);
+        }
+        if sender.waiting.len() >= self.limits.per_sender {
+            let detail = format!("{} transactions of {address} wait", sender.waiting.len());
+            return Err(TransactionRefusal::new(Reason::PoolFull, detail));
+        }
+        if self.len() < self.limits.transactions {
+            return Ok(None);
+        }
+        // Its own last one is at most the first of the index, so at most two are looked at.
+        let worst = self.tails.iter().find(|tail| tail.sender != address);
+        let worth = sender.worth_of(next, nonce, tip_cap(transaction));
+        match worst.filter(|worst| worst.worth < worth) {
+            Some(worst) => Ok(Some(*worst)),
+            None => Err(TransactionRefusal::new(Reason::PoolFull, String::new())),
         }
     }
 
     /// Takes note that a canonical block has used `nonce` of `sender`, and forgets what that ends.
     pub fn mined(&mut self, address: &Address, nonce: u64) {
-        let Some(sender) = self.senders.get_mut(address) else { return };
-        sender.nonce = sender.nonce.max(nonce + 1);
-        let waiting = sender.waiting.split_off(&sender.nonce);
-        for used in std::mem::replace(&mut sender.waiting, waiting).into_values() {
-            self.by_hash.remove(used.transaction.hash());
-        }
-        if sender.waiting.is_empty() {
-            self.senders.remove(address);
+        if self.senders.contains_key(address) {
+            self.change(*address, |sender| sender.advance(nonce + 1).collect());
         }
     }
 
     /// Forgets one transaction that can never be executed.
     pub fn remove(&mut self, address: &Address, nonce: u64) {
-        let Some(sender) = self.senders.get_mut(address) else { return };
-        if let Some(removed) = sender.waiting.remove(&nonce) {
-            self.by_hash.remove(removed.transaction.hash());
-        }
-        if sender.waiting.is_empty() {
-            self.senders.remove(address);
+        if self.senders.contains_key(address) {
+            self.change(*address, |sender| sender.waiting.remove(&nonce).into_iter().collect());
         }
     }
 
     /// Begins a selection for a block with this base fee.
     pub fn select(&self, base_fee: u64) -> Selection {
-        let mut selection = Selection { base_fee, ..Selection::default() };
-        for (address, sender) in &self.senders {
-            selection.next_nonce.insert(*address, sender.nonce);
-            selection.offer(self, *address, sender.nonce);
+        Selection::new(self, base_fee)
+    }
+
+    /// Changes a sender, and after it what is known of it elsewhere. `change` returns what no
+    /// longer waits.
+    fn change(&mut self, address: Address, change: impl FnOnce(&mut Sender) -> Vec<Waiting>) {
+        let sender = self.senders.entry(address).or_default();
+        for dropped in change(sender) {
+            self.by_hash.remove(dropped.transaction.hash());
         }
-        selection
-    }
-}
-
-/// One block's way through the pool: which transaction is tried next.
-///
-/// Lives beside the pool, so that the pool can go on taking transactions; tell it of each one that
-/// is taken with [`Selection::arrived`].
-#[derive(Debug, Default)]
-pub struct Selection {
-    base_fee: u64,
-    candidates: BinaryHeap<Candidate>,
-    /// The nonce this block would use next, by sender.
-    next_nonce: HashMap<Address, u64>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Candidate {
-    tip: u128,
-    arrival: u64,
-    sender: Address,
-    nonce: u64,
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let earlier = other.arrival.cmp(&self.arrival);
-        self.tip.cmp(&other.tip).then(earlier).then_with(|| self.sender.cmp(&other.sender))
-    }
-}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Selection {
-    /// The best candidate. It is not offered again unless [`Selection::retry`] says so.
-    pub fn next(&mut self, pool: &Pool) -> Option<Transaction> {
-        while let Some(Candidate { arrival, sender, nonce, .. }) = self.candidates.pop() {
-            let waiting = pool.senders.get(&sender).and_then(|known| known.waiting.get(&nonce));
-            let current = self.next_nonce.get(&sender) == Some(&nonce);
-            match waiting {
-                // Replaced or removed since it became a candidate: the entry is old.
-                Some(waiting) if current && waiting.arrival == arrival => {
-                    return Some(waiting.transaction.clone());
-                }
-                Some(_) | None => {}
+        let tail = sender.tail(address);
+        let indexed = std::mem::replace(&mut sender.indexed, tail);
+        if tail.is_none() {
+            self.senders.remove(&address);
+        }
+        if tail != indexed {
+            if let Some(indexed) = indexed {
+                self.tails.remove(&indexed);
             }
-        }
-        None
-    }
-
-    /// The block now holds the transaction with `nonce` of `sender`: the one after it may follow.
-    pub fn included(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        self.next_nonce.insert(sender, nonce + 1);
-        self.offer(pool, sender, nonce + 1);
-    }
-
-    /// Offers a transaction again that could not be executed yet.
-    pub fn retry(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        self.offer(pool, sender, nonce);
-    }
-
-    /// A transaction of `sender` was taken into the pool.
-    pub fn arrived(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        let known = pool.senders.get(&sender).map_or(0, |known| known.nonce);
-        let next = *self.next_nonce.entry(sender).or_insert(known);
-        if next == nonce {
-            self.offer(pool, sender, nonce);
+            self.tails.extend(tail);
         }
     }
+}
 
-    fn offer(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        let waiting = pool.senders.get(&sender).and_then(|known| known.waiting.get(&nonce));
-        let Some(waiting) = waiting else { return };
-        // Whoever does not pay the base fee waits for a block where it is lower.
-        let tip = waiting.transaction.envelope().effective_tip_per_gas(self.base_fee);
-        let Some(tip) = tip else { return };
-        self.candidates.push(Candidate { tip, arrival: waiting.arrival, sender, nonce });
+/// The nonce from which on the sender's parked transactions cannot be paid any more, if any.
+fn check_funds(
+    transaction: &Transaction,
+    sender: &Sender,
+    next: u64,
+    balance: U256,
+) -> Result<Option<u64>, TransactionRefusal> {
+    let (nonce, cost) = (transaction.envelope().nonce(), cost_of(transaction));
+    match sender.affordable(next, nonce, cost, balance) {
+        Affordable::Yes => Ok(None),
+        Affordable::WithoutThoseFrom(later) => Ok(Some(later)),
+        Affordable::No(want) => {
+            let detail = format!("address {} have {balance} want {want}", transaction.signer());
+            Err(TransactionRefusal::new(Reason::InsufficientFunds, detail))
+        }
     }
-}
-
-fn fee_cap(transaction: &Transaction) -> u128 {
-    transaction.envelope().max_fee_per_gas()
-}
-
-fn tip_cap(transaction: &Transaction) -> u128 {
-    let envelope = transaction.envelope();
-    envelope.max_priority_fee_per_gas().unwrap_or_else(|| envelope.max_fee_per_gas())
-}
-
-/// The most a transaction can cost its sender; `None` above 2^256 − 1.
-fn cost(transaction: &Transaction) -> Option<U256> {
-    let envelope = transaction.envelope();
-    let gas = U256::from(envelope.gas_limit()).checked_mul(U256::from(fee_cap(transaction)))?;
-    gas.checked_add(envelope.value())
 }

@@ -23,7 +23,7 @@ use alloy_trie::EMPTY_ROOT_HASH;
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
 
-use crate::{Header, TrieAccountParts, state_root};
+use crate::{BerachainConfig, Header, ProposerPublicKey, TrieAccountParts, state_root};
 
 /// The times of forks that are understood, in `config`.
 const KNOWN_TIMES: [&str; 9] = [
@@ -47,13 +47,31 @@ pub enum GenesisError {
     /// It does not say which chain it is.
     #[error("the genesis has no config.chainId")]
     NoChainId,
-    /// It is a Berachain genesis.
-    #[error("the genesis has a config.berachain section, whose rules are not supported yet")]
-    Berachain,
+    /// Berachain's section is incomplete, or holds what is not known.
+    #[error("reading config.berachain of the genesis")]
+    Berachain(#[source] serde_json::Error),
+    /// It is a Berachain network without the section that says so.
+    #[error("the genesis of chain {chain_id} has no config.berachain section")]
+    NoBerachain {
+        /// Which network.
+        chain_id: u64,
+    },
+    /// Berachain's section has a zero that no chain could live with.
+    #[error("config.berachain.{field} of the genesis is zero")]
+    BerachainZero {
+        /// Its path in the section.
+        field: &'static str,
+    },
     /// It schedules a fork that is not known.
     #[error("the genesis schedules config.{name}, a fork that is not supported")]
     UnknownFork {
         /// Its key in `config`.
+        name: String,
+    },
+    /// The fork environment has a variable that is not known, or not a number.
+    #[error("the fork environment has a variable {name} that is not understood")]
+    ForkVariable {
+        /// Its name.
         name: String,
     },
     /// The chain would mine.
@@ -90,9 +108,22 @@ struct Outline {
     gas_used: Option<U64>,
 }
 
-/// A genesis and the gas its first block says it used, which the usual type leaves out.
+/// The part of the text that only Berachain has.
+#[derive(Deserialize)]
+struct BerachainOutline {
+    config: BerachainSection,
+}
+
+#[derive(Deserialize)]
+struct BerachainSection {
+    berachain: BerachainConfig,
+}
+
+/// A genesis, and what the usual type leaves out: Berachain's section, and the gas that the first
+/// block says it used.
 pub(crate) struct GenesisFile {
     pub(crate) genesis: Genesis,
+    pub(crate) berachain: Option<BerachainConfig>,
     gas_used: u64,
 }
 
@@ -103,9 +134,6 @@ pub(crate) fn parse(text: &str) -> Result<GenesisFile, GenesisError> {
     if !set("chainId") {
         return Err(GenesisError::NoChainId);
     }
-    if set("berachain") {
-        return Err(GenesisError::Berachain);
-    }
     let unknown = outline.config.iter().find(|(name, value)| {
         value.is_some() && name.ends_with("Time") && !KNOWN_TIMES.contains(&name.as_str())
     });
@@ -113,8 +141,15 @@ pub(crate) fn parse(text: &str) -> Result<GenesisFile, GenesisError> {
         return Err(GenesisError::UnknownFork { name: name.clone() });
     }
     let genesis = serde_json::from_str(text).map_err(GenesisError::Json)?;
+    let berachain = if set("berachain") {
+        let outline: BerachainOutline =
+            serde_json::from_str(text).map_err(GenesisError::Berachain)?;
+        Some(outline.config.berachain)
+    } else {
+        None
+    };
     let gas_used = outline.gas_used.map_or(0, |gas| gas.to());
-    Ok(GenesisFile { genesis, gas_used })
+    Ok(GenesisFile { genesis, berachain, gas_used })
 }
 
 /// The header of the first block, under the forks that are active in it.
@@ -122,7 +157,7 @@ pub(crate) fn first_header(
     file: &GenesisFile,
     forks: &impl EthereumHardforks,
 ) -> Result<Header, GenesisError> {
-    let GenesisFile { genesis, gas_used } = file;
+    let GenesisFile { genesis, berachain, gas_used } = file;
     let number = genesis.number.unwrap_or_default();
     let timestamp = genesis.timestamp;
     if genesis.extra_data.len() > MAXIMUM_EXTRA_DATA_SIZE {
@@ -134,6 +169,7 @@ pub(crate) fn first_header(
             fee.try_into().map_err(|_| GenesisError::OutOfRange { field: "baseFeePerGas" })?
         }
     };
+    let prague1 = berachain.as_ref().is_some_and(|section| section.prague1.time <= timestamp);
     let cancun = forks.is_cancun_active_at_timestamp(timestamp);
     Ok(Header {
         parent_hash: genesis.parent_hash.unwrap_or_default(),
@@ -157,6 +193,7 @@ pub(crate) fn first_header(
         requests_hash: forks
             .is_prague_active_at_timestamp(timestamp)
             .then_some(EMPTY_REQUESTS_HASH),
+        prev_proposer_pubkey: prague1.then_some(ProposerPublicKey::ZERO),
         ..Header::default()
     })
 }

@@ -8,8 +8,10 @@
 //! This crate never executes a transaction, never holds state, never does IO and never reads a
 //! clock.
 
+mod forkenv;
 mod genesis;
 mod header;
+mod payload_id;
 mod receipt;
 mod root;
 pub mod rpc;
@@ -18,11 +20,17 @@ mod spec;
 mod testing;
 mod transaction;
 
+pub use forkenv::apply_forkenv;
 pub use genesis::{GenesisError, system_contracts};
 pub use header::{Header, ProposerPublicKey};
+pub use payload_id::{PayloadIdInput, PayloadIdVariant};
 pub use receipt::Receipt;
 pub use root::{TrieAccountParts, receipts_root, state_root, transactions_root};
-pub use spec::{BASE_FEE_ELASTICITY, ChainSpec, HeaderError, HeaderField, base_fee};
+pub use spec::{
+    BASE_FEE_ELASTICITY, BerachainConfig, BuildingRefused, ChainSpec, CodeLimits, HeaderError,
+    HeaderField, MissingProposerKey, Osaka1, Prague1, Prague2, Prague3, Prague3Violation, Prague4,
+    base_fee,
+};
 pub use transaction::{
     InvalidTransaction, MAX_TX_BYTES, POL_GAS_LIMIT, POL_TX_TYPE, PolTx, Transaction, TxEnvelope,
     TxType,

@@ -6,8 +6,10 @@
 //!
 //! Never looks at a block's transactions: what they do is the business of execution.
 
+mod berachain;
 mod fees;
 mod forks;
+mod prague3;
 mod validation;
 
 use alloy_eips::eip7840::BlobParams;
@@ -16,10 +18,20 @@ use alloy_genesis::Genesis;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, B256};
 
+pub use berachain::{
+    BerachainConfig, CodeLimits, MissingProposerKey, Osaka1, Prague1, Prague2, Prague3, Prague4,
+};
 pub use fees::{BASE_FEE_ELASTICITY, base_fee};
+pub use prague3::{BuildingRefused, Prague3Violation};
 pub use validation::{HeaderError, HeaderField};
 
-use crate::{Block, GenesisError, Header, genesis};
+use crate::{
+    Block, GenesisError, Header,
+    genesis::{self, GenesisFile},
+};
+
+/// EIP-7934: 10 MiB, less 2 MiB for the beacon block around it.
+const MAX_RLP_BLOCK_SIZE: usize = 8 << 20;
 
 /// The rules of one chain.
 #[derive(Clone, Debug)]
@@ -30,6 +42,7 @@ pub struct ChainSpec {
     forks: EthereumChainHardforks,
     /// By time; of two at the same time, the later fork comes later.
     blob_schedule: Vec<(u64, BlobParams)>,
+    berachain: Option<BerachainConfig>,
 }
 
 impl ChainSpec {
@@ -41,11 +54,14 @@ impl ChainSpec {
     /// cannot be.
     pub fn from_genesis_json(text: &str) -> Result<Self, GenesisError> {
         let file = genesis::parse(text)?;
-        let forks = forks::read(&file.genesis.config)?;
-        let blob_schedule = forks::read_blob_schedule(&file.genesis.config)?;
+        let config = &file.genesis.config;
+        let forks = forks::read(config)?;
+        berachain::check(file.berachain.as_ref(), config)?;
+        let blob_schedule = forks::read_blob_schedule(config, file.berachain.is_some())?;
         let genesis_header = genesis::first_header(&file, &forks)?;
         let genesis_hash = genesis_header.hash_slow();
-        Ok(Self { genesis: file.genesis, genesis_header, genesis_hash, forks, blob_schedule })
+        let GenesisFile { genesis, berachain, .. } = file;
+        Ok(Self { genesis, genesis_header, genesis_hash, forks, blob_schedule, berachain })
     }
 
     /// The chain's id.
@@ -83,6 +99,16 @@ impl ChainSpec {
             .find(|(from, _)| *from <= timestamp)
             .map(|(_, params)| *params)
     }
+
+    /// The most bytes that the RLP of a block of this time may have (EIP-7934); no limit before
+    /// Osaka.
+    pub fn max_block_bytes_at(&self, timestamp: u64) -> Option<usize> {
+        self.is_osaka(timestamp).then_some(MAX_RLP_BLOCK_SIZE)
+    }
+
+    fn is_osaka(&self, timestamp: u64) -> bool {
+        self.is_osaka_active_at_timestamp(timestamp)
+    }
 }
 
 impl EthereumHardforks for ChainSpec {
@@ -93,9 +119,12 @@ impl EthereumHardforks for ChainSpec {
 
 impl EthExecutorSpec for ChainSpec {
     fn deposit_contract_address(&self) -> Option<Address> {
-        self.genesis.config.deposit_contract_address
+        let named = self.genesis.config.deposit_contract_address;
+        named.or(self.berachain.as_ref().map(|_| berachain::DEPOSIT_CONTRACT))
     }
 }
 
+#[cfg(test)]
+mod berachain_tests;
 #[cfg(test)]
 mod tests;

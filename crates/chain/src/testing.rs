@@ -168,6 +168,25 @@ pub(crate) fn prague_genesis() -> serde_json::Value {
     })
 }
 
+/// A Berachain genesis with every fork up to Osaka1 in it, as JSON to be changed.
+pub(crate) fn berachain_genesis() -> serde_json::Value {
+    let mut genesis = prague_genesis();
+    genesis["config"]["chainId"] = 80_087.into();
+    genesis["config"]["osakaTime"] = 0.into();
+    genesis["config"]["berachain"] = serde_json::json!({
+        "prague1": {
+            "time": 0, "baseFeeChangeDenominator": 48, "minimumBaseFeeWei": 1_000_000_000,
+            "polDistributorAddress": "0x4200000000000000000000000000000000000042"
+        },
+        "prague2": { "time": 0, "minimumBaseFeeWei": 0 },
+        "osaka1": {
+            "time": 0, "minimumBaseFeeWei": 1_000_000_000,
+            "minimumBlobBaseFeeWei": 1_000_000_000
+        }
+    });
+    genesis
+}
+
 /// The rules of a changed genesis.
 pub(crate) fn spec_of(genesis: &serde_json::Value) -> Result<ChainSpec, crate::GenesisError> {
     ChainSpec::from_genesis_json(&genesis.to_string())

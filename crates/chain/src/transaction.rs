@@ -1,6 +1,7 @@
 //! Transactions: the envelope that holds any of them, Berachain's own type, and the form the rest
 //! of the system passes around.
 
+mod batch;
 mod decoded;
 mod envelope;
 mod pol;

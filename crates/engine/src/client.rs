@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{
-    ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4, ExecutionPayloadV3, ForkchoiceState,
-    ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
+    ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4, ExecutionPayloadEnvelopeV5,
+    ExecutionPayloadV3, ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId,
+    PayloadStatus,
 };
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -21,10 +22,12 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use preconf_chain::ProposerPublicKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use crate::berachain::BerachainAttributes;
 use crate::door::unix_now;
 use crate::jwt::JwtSecret;
 use crate::rpc::{self, Answer, RpcError};
@@ -272,6 +275,72 @@ impl EngineClient {
         deadline: Duration,
     ) -> Result<ExecutionPayloadEnvelopeV4, EngineError> {
         self.request("engine_getPayloadV4", &(id,), deadline).await
+    }
+
+    /// `engine_getPayloadV5`: with cell proofs for its blobs.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`].
+    pub async fn get_payload_v5(
+        &self,
+        id: PayloadId,
+        deadline: Duration,
+    ) -> Result<ExecutionPayloadEnvelopeV5, EngineError> {
+        self.request("engine_getPayloadV5", &(id,), deadline).await
+    }
+
+    /// `engine_newPayloadV4P11`: V4 with the key of the previous block's proposer, which the
+    /// payload leaves out and the block hash covers.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`]; a payload that is not valid is not an error.
+    pub async fn new_payload_v4_p11(
+        &self,
+        payload: &ExecutionPayloadV3,
+        versioned_hashes: &[B256],
+        parent_beacon_block_root: B256,
+        requests: &[alloy_primitives::Bytes],
+        parent_proposer_pubkey: &ProposerPublicKey,
+        deadline: Duration,
+    ) -> Result<PayloadStatus, EngineError> {
+        let params =
+            (payload, versioned_hashes, parent_beacon_block_root, requests, parent_proposer_pubkey);
+        let method = "engine_newPayloadV4P11";
+        let status: StatusAnswer = self.request(method, &params, deadline).await?;
+        Ok(status.into())
+    }
+
+    /// `engine_forkchoiceUpdatedV3P11`.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`]; a head that is not valid is not an error.
+    pub async fn fork_choice_updated_v3_p11(
+        &self,
+        state: ForkchoiceState,
+        attributes: Option<&BerachainAttributes>,
+        deadline: Duration,
+    ) -> Result<ForkchoiceUpdated, EngineError> {
+        let params = (state, attributes);
+        let answer: ForkchoiceAnswer =
+            self.request("engine_forkchoiceUpdatedV3P11", &params, deadline).await?;
+        Ok(answer.into())
+    }
+
+    /// `engine_getPayloadV4P11`. The key that newer clients repeat in their answer is skipped: it
+    /// is the one that was asked with.
+    ///
+    /// # Errors
+    ///
+    /// See [`EngineError`].
+    pub async fn get_payload_v4_p11(
+        &self,
+        id: PayloadId,
+        deadline: Duration,
+    ) -> Result<ExecutionPayloadEnvelopeV4, EngineError> {
+        self.request("engine_getPayloadV4P11", &(id,), deadline).await
     }
 
     /// `engine_exchangeCapabilities`: tells ours, returns theirs.

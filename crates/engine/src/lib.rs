@@ -9,17 +9,21 @@
 pub mod jwt;
 pub mod rpc;
 
+pub mod berachain;
 pub mod client;
 pub mod payload;
 pub mod payload_id;
 pub mod proxy;
 pub mod server;
+pub mod version;
 
 mod door;
 mod status;
 
+pub use berachain::{BerachainAttributes, BerachainEnvelope};
 pub use client::{EngineClient, EngineError};
 pub use jwt::JwtSecret;
 pub use proxy::{EngineHooks, EngineProxy, ProxyConfig};
 pub use rpc::RpcError;
 pub use server::JsonRpcServer;
+pub use version::{ForkchoiceVersion, PayloadVersion};

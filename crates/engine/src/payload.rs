@@ -9,9 +9,12 @@ use alloy_eips::eip4895::Withdrawals;
 use alloy_eips::eip7685::Requests;
 use alloy_primitives::{B256, Bytes, FixedBytes, U256};
 use alloy_rpc_types_engine::{
-    BlobsBundleV1, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4, ExecutionPayloadV3,
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4,
+    ExecutionPayloadEnvelopeV5, ExecutionPayloadV3,
 };
-use preconf_chain::{Block, Header, TxEnvelope};
+use preconf_chain::{Block, Header, ProposerPublicKey, TxEnvelope};
+
+use crate::berachain::BerachainEnvelope;
 
 /// Why a payload is not a block.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +175,34 @@ pub fn envelope_v4(
         envelope_inner: envelope_v3(payload, block_value, blobs_bundle),
         execution_requests: Requests::new(requests),
     }
+}
+
+/// The answer to getPayloadV5.
+pub fn envelope_v5(
+    payload: ExecutionPayloadV3,
+    block_value: U256,
+    blobs_bundle: BlobsBundleV2,
+    requests: Vec<Bytes>,
+) -> ExecutionPayloadEnvelopeV5 {
+    ExecutionPayloadEnvelopeV5 {
+        execution_payload: payload,
+        block_value,
+        blobs_bundle,
+        should_override_builder: false,
+        execution_requests: Requests::new(requests),
+    }
+}
+
+/// The answer to getPayloadV4P11.
+pub fn envelope_v4_p11(
+    payload: ExecutionPayloadV3,
+    block_value: U256,
+    blobs_bundle: BlobsBundleV1,
+    requests: Vec<Bytes>,
+    parent_proposer_pubkey: Option<ProposerPublicKey>,
+) -> BerachainEnvelope {
+    let envelope = envelope_v4(payload, block_value, blobs_bundle, requests);
+    BerachainEnvelope { envelope, parent_proposer_pubkey }
 }
 
 fn transaction(index: usize, encoded: &Bytes) -> Result<TxEnvelope, PayloadError> {

@@ -47,10 +47,8 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
-pub use self::hooks::{
-    EngineHooks, ForkchoiceCall, ForkchoiceVersion, HookFuture, NewPayload, NewPayloadCall,
-    PayloadVersion,
-};
+pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture, NewPayload, NewPayloadCall};
+pub use crate::version::{ForkchoiceVersion, PayloadVersion};
 
 use self::call::{Call, Forkchoice};
 use self::guard::Guard;

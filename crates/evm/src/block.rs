@@ -91,6 +91,10 @@ impl NextBlock {
                 );
             }
         }
+        if spec.is_prague1_active_at_timestamp(self.timestamp) {
+            let distributor = spec.berachain().map(|own| own.prague1.pol_distributor_address);
+            keys.extend(distributor.map(Key::Account));
+        }
         keys.extend(self.withdrawals.iter().map(|withdrawal| Key::Account(withdrawal.address)));
         keys
     }
@@ -99,6 +103,7 @@ impl NextBlock {
     pub(crate) fn header(&self, spec: &ChainSpec) -> Header {
         let london = spec.is_london_active_at_block(self.number);
         let cancun = spec.is_cancun_active_at_timestamp(self.timestamp);
+        let prague1 = spec.is_prague1_active_at_timestamp(self.timestamp);
         Header {
             parent_hash: self.parent_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
@@ -111,53 +116,23 @@ impl NextBlock {
             base_fee_per_gas: london.then_some(self.base_fee_per_gas),
             excess_blob_gas: self.excess_blob_gas.filter(|_| cancun),
             parent_beacon_block_root: self.parent_beacon_block_root.filter(|_| cancun),
-            prev_proposer_pubkey: self.prev_proposer_pubkey,
+            prev_proposer_pubkey: self.prev_proposer_pubkey.filter(|_| prague1),
             ..Header::default()
         }
-    }
-}
-
-/// The block in which a call is simulated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockContext {
-    header: Header,
-}
-
-impl BlockContext {
-    /// The block's gas limit.
-    pub(crate) fn gas_limit(&self) -> u64 {
-        self.header.gas_limit
-    }
-
-    pub(crate) fn evm_env(&self, spec: &ChainSpec) -> EvmEnv {
-        evm_env(spec, &self.header)
-    }
-}
-
-impl From<&Header> for BlockContext {
-    fn from(header: &Header) -> Self {
-        Self { header: header.clone() }
-    }
-}
-
-impl From<&NextBlock> for BlockContext {
-    fn from(block: &NextBlock) -> Self {
-        let header = Header {
-            beneficiary: block.fee_recipient,
-            number: block.number,
-            gas_limit: block.gas_limit,
-            timestamp: block.timestamp,
-            mix_hash: block.prev_randao,
-            base_fee_per_gas: Some(block.base_fee_per_gas),
-            excess_blob_gas: block.excess_blob_gas,
-            ..Header::default()
-        };
-        Self { header }
     }
 }
 
 /// The EVM's view of a block.
 pub(crate) fn evm_env(spec: &ChainSpec, header: &Header) -> EvmEnv {
     let blob_params = spec.blob_params_at(header.timestamp);
-    EvmEnv::for_eth_block(header, spec, spec.chain_id(), blob_params)
+    let mut env = EvmEnv::for_eth_block(header, spec, spec.chain_id(), blob_params);
+    if let Some(limits) = spec.code_limits_at(header.timestamp) {
+        env.cfg_env.limit_contract_code_size = Some(limits.code);
+        env.cfg_env.limit_contract_initcode_size = Some(limits.init_code);
+    }
+    if let Some(blobs) = &mut env.block_env.blob_excess_gas_and_price {
+        let price = spec.blob_base_fee(header.timestamp, blobs.excess_blob_gas);
+        blobs.blob_gasprice = price.unwrap_or(blobs.blob_gasprice);
+    }
+    env
 }

@@ -3,10 +3,10 @@
 use std::error::Error;
 
 use alloy_evm::block::{BlockExecutionError, BlockValidationError};
-use alloy_primitives::{B256, Bytes};
-use preconf_chain::HeaderError;
+use alloy_primitives::B256;
+use preconf_chain::{HeaderError, Prague3Violation};
 use preconf_state::Key;
-use revm::context_interface::result::{HaltReason, InvalidTransaction};
+use revm::context_interface::result::InvalidTransaction;
 
 /// What the block as a whole could not do.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +98,17 @@ pub enum BlockError {
         #[source]
         source: TxError,
     },
+    /// It has more bytes than its fork allows.
+    #[error("the block has {bytes} bytes, more than {max}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// What its fork allows.
+        max: usize,
+    },
+    /// It moved what may not move.
+    #[error("the block breaks the rules of Prague3")]
+    Prague3(#[source] Prague3Violation),
     /// What the chain adds to a block failed.
     #[error("executing the block")]
     Execution(#[source] ExecutionError),
@@ -111,36 +122,6 @@ pub enum BlockError {
         /// What was found.
         computed: String,
     },
-}
-
-/// Why a call has no answer. A call that reverts has one, see
-/// [`CallOutcome`](crate::call::CallOutcome); only an estimate turns it into an error.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// State is missing from memory.
-    #[error("{} keys of state are not in memory", .0.len())]
-    NeedState(Vec<Key>),
-    /// The two ways to say a price exclude each other.
-    #[error("both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified")]
-    ConflictingFees,
-    /// The call is not a valid transaction.
-    #[error("{0}")]
-    Invalid(Box<InvalidTransaction>),
-    /// The sender cannot pay what the call transfers.
-    #[error("insufficient funds for transfer")]
-    InsufficientFunds,
-    /// The estimated transaction reverts whatever its gas, with this data.
-    #[error("execution reverted")]
-    Reverted(Bytes),
-    /// The estimated transaction fails whatever its gas.
-    #[error("{}", crate::call::halt_text(.0))]
-    Halted(HaltReason),
-    /// The estimated transaction needs more gas than it may have.
-    #[error("gas required exceeds allowance ({0})")]
-    GasExceedsAllowance(u64),
-    /// The executor itself failed.
-    #[error("executing the call: {0}")]
-    Failed(String),
 }
 
 impl TxError {

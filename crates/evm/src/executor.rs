@@ -14,30 +14,38 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use alloy_consensus::Transaction as _;
 use alloy_eips::eip7685::Requests;
 use alloy_evm::{
-    Evm as _, EvmEnv,
+    Evm as _, EvmEnv, FromRecoveredTx,
     block::{
         BlockExecutionError, BlockExecutor, BlockValidationError, TxResult,
         state_changes::post_block_balance_increments,
     },
-    eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvm, EthEvmBuilder, eip6110},
+    eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvm, EthEvmBuilder, EthEvmContext, eip6110},
     precompiles::PrecompilesMap,
 };
 use alloy_hardforks::EthereumHardforks;
 use preconf_chain::{ChainSpec, Receipt, Transaction, TxEnvelope};
 use preconf_state::{Diff, Key, NeedState, Overlay, StateReader};
-use revm::{database_interface::DatabaseCommitExt, inspector::NoOpInspector};
-
-use crate::{
-    ExecutionError, NextBlock, Outcome, TxError, block::evm_env, outcome::Executions,
-    receipt::Receipts,
+use revm::{
+    Inspector,
+    context::{TxEnv, result::ResultAndState},
+    database_interface::DatabaseCommitExt,
+    inspector::NoOpInspector,
 };
 
-type Executor<R> = EthBlockExecutor<
-    'static,
-    EthEvm<Overlay<R>, NoOpInspector, PrecompilesMap>,
-    Arc<ChainSpec>,
-    Receipts,
->;
+use crate::{
+    ExecutionError, NextBlock, Outcome, TxError, block::evm_env, deposits, outcome::Executions,
+    pol, receipt::Receipts,
+};
+
+type Executor<R, I> = EthBlockExecutor<'static, Machine<R, I>, Arc<ChainSpec>, Receipts>;
+
+/// An EVM on the state of a block, watched by an inspector.
+pub(crate) type Machine<R, I> = EthEvm<Overlay<R>, I, PrecompilesMap>;
+
+/// What can watch an execution, step by step.
+pub trait Watch<R: StateReader>: Inspector<EthEvmContext<Overlay<R>>> {}
+
+impl<R: StateReader, I: Inspector<EthEvmContext<Overlay<R>>>> Watch<R> for I {}
 
 /// A block in the middle of being executed, at rest. Copies share what is already in the block.
 #[derive(Clone, Debug)]
@@ -52,10 +60,12 @@ pub struct Paused<R> {
 }
 
 /// A block in the middle of being executed, with its EVM. Not `Send`.
-pub struct Running<R: StateReader> {
+///
+/// Nothing watches it unless it is a simulation or a trace.
+pub struct Running<R: StateReader, I = NoOpInspector> {
     block: Arc<NextBlock>,
     transactions: Vec<Transaction>,
-    executor: Executor<R>,
+    executor: Executor<R, I>,
     /// The most blob gas that fits, if the fork has blobs at all.
     max_blob_gas: Option<u64>,
 }
@@ -79,7 +89,8 @@ struct Gas {
 }
 
 impl<R: StateReader> Paused<R> {
-    /// Begins a block: makes the changes that come before its transactions (EIP-2935, EIP-4788).
+    /// Begins a block: makes the changes that come before its transactions (EIP-2935, EIP-4788)
+    /// and, where the chain begins its blocks with a transaction of its own, executes that.
     ///
     /// What `overlay` changed so far belongs to the blocks below.
     ///
@@ -87,6 +98,15 @@ impl<R: StateReader> Paused<R> {
     /// [`ExecutionError::NeedState`] names what has to be fetched before trying again, with a fresh
     /// overlay; besides the read that failed it names the others that every block makes.
     pub fn begin(
+        spec: Arc<ChainSpec>,
+        block: NextBlock,
+        overlay: Overlay<R>,
+    ) -> Result<Self, ExecutionError> {
+        Self::prepare(spec, block, overlay)?.reward_proposer()
+    }
+
+    /// Begins a block, up to the chain's own first transaction.
+    pub(crate) fn prepare(
         spec: Arc<ChainSpec>,
         block: NextBlock,
         mut overlay: Overlay<R>,
@@ -111,8 +131,39 @@ impl<R: StateReader> Paused<R> {
         Ok(running.pause())
     }
 
+    /// Executes the chain's own first transaction, on Berachain since Prague1.
+    pub(crate) fn reward_proposer(self) -> Result<Self, ExecutionError> {
+        let Self { spec, block, env, overlay, transactions, receipts, gas } = self;
+        let reward = spec.pol_transaction(
+            block.number,
+            block.timestamp,
+            block.base_fee_per_gas,
+            block.prev_proposer_pubkey.as_ref(),
+        );
+        let reward = reward.map_err(|missing| {
+            ExecutionError::Failed(Box::new(BlockExecutionError::other(missing)))
+        })?;
+        let Some(reward) = reward else {
+            return Ok(Self { spec, block, env, overlay, transactions, receipts, gas });
+        };
+        let (mut overlay, called) = pol::distribute(&reward, overlay, env.clone());
+        let receipt = settle(&mut overlay, &block, &spec, called)?;
+        let sender = reward.from;
+        let reward = Transaction::from_envelope(reward.into(), sender);
+        let (transactions, receipts) = (Arc::new(vec![reward]), Arc::new(vec![receipt]));
+        Ok(Self { spec, block, env, overlay, transactions, receipts, gas })
+    }
+
     /// Puts the block back into an EVM.
     pub fn resume(self) -> Running<R> {
+        self.resume_in(EthEvmBuilder::build)
+    }
+
+    /// Puts the block back into an EVM of the caller's making.
+    pub(crate) fn resume_in<I: Watch<R>>(
+        self,
+        build: impl FnOnce(EthEvmBuilder<Overlay<R>>) -> Machine<R, I>,
+    ) -> Running<R, I> {
         let Self { spec, block, env, overlay, transactions, receipts, gas } = self;
         let max_blob_gas =
             spec.blob_params_at(block.timestamp).map(|params| params.max_blob_gas_per_block());
@@ -125,7 +176,7 @@ impl<R: StateReader> Paused<R> {
             tx_count_hint: None,
             slot_number: None,
         };
-        let evm = EthEvmBuilder::new(overlay, env).build();
+        let evm = build(EthEvmBuilder::new(overlay, env));
         let mut executor = EthBlockExecutor::new(evm, ctx, spec, Receipts);
         executor.receipts = Arc::unwrap_or_clone(receipts);
         executor.cumulative_tx_gas_used = gas.cumulative;
@@ -164,6 +215,16 @@ impl<R: StateReader> Paused<R> {
         ))
     }
 
+    /// The EVM's view of the block.
+    pub(crate) fn env(&self) -> &EvmEnv {
+        &self.env
+    }
+
+    /// The EVM's view of the block, for those who simulate what no block could hold.
+    pub(crate) fn env_mut(&mut self) -> &mut EvmEnv {
+        &mut self.env
+    }
+
     /// The block's environment.
     pub fn block(&self) -> &NextBlock {
         &self.block
@@ -200,14 +261,30 @@ impl<R: StateReader> Paused<R> {
     }
 }
 
-impl<R: StateReader> Running<R> {
+impl<R: StateReader, I: Watch<R>> Running<R, I> {
     /// Executes a transaction and adds it to the block.
     ///
     /// # Errors
     /// Says why it is not in the block; then nothing of it remains.
     pub fn execute(&mut self, transaction: &Transaction) -> Result<Executed, TxError> {
+        let form = TxEnv::from_recovered_tx(transaction.envelope(), transaction.signer());
+        self.execute_as(transaction, form, |_, _| ())
+    }
+
+    /// Executes a transaction in a form of the caller's making, and shows what it did before it
+    /// becomes part of the block.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub(crate) fn execute_as(
+        &mut self,
+        transaction: &Transaction,
+        form: TxEnv,
+        see: impl FnOnce(&mut Machine<R, I>, &ResultAndState),
+    ) -> Result<Executed, TxError> {
         self.check_kind(transaction)?;
-        let executed = self.executor.execute_transaction_without_commit(transaction.recovered());
+        let parts = (form, transaction.recovered());
+        let executed = self.executor.execute_transaction_without_commit(parts);
         // Looked at even if the transaction went through: no result may rest on a failed read.
         let missing = self.executor.evm.db_mut().take_missing();
         if !missing.is_empty() {
@@ -215,6 +292,7 @@ impl<R: StateReader> Running<R> {
         }
         let executed = executed.map_err(TxError::from_executor)?;
         let success = executed.result().result.is_success();
+        see(&mut self.executor.evm, executed.result());
         let gas_used = self.executor.commit_transaction(executed).tx_gas_used();
         self.transactions.push(transaction.clone());
         Ok(Executed { gas_used, success })
@@ -281,6 +359,11 @@ impl<R: StateReader> Running<R> {
         &self.executor.spec
     }
 
+    /// Its EVM, between transactions.
+    pub(crate) fn machine(&mut self) -> &mut Machine<R, I> {
+        &mut self.executor.evm
+    }
+
     /// Refuses what the executor would take although a block may not hold it.
     fn check_kind(&self, transaction: &Transaction) -> Result<(), TxError> {
         match transaction.envelope() {
@@ -296,23 +379,31 @@ impl<R: StateReader> Running<R> {
         Ok(())
     }
 
-    /// Tells a read that failed from a step that failed. The executor turns both into text.
     fn check<T>(&mut self, step: Result<T, BlockExecutionError>) -> Result<T, ExecutionError> {
-        let overlay = self.executor.evm.db_mut();
-        let mut missing = overlay.take_missing();
-        if missing.is_empty() {
-            return step.map_err(|error| ExecutionError::Failed(Box::new(error)));
-        }
-        for key in self.block.keys(&self.executor.spec) {
-            missing.extend(missing_behind(self.overlay(), key));
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        Err(ExecutionError::NeedState(missing))
+        settle(self.executor.evm.db_mut(), &self.block, &self.executor.spec, step)
     }
 }
 
-impl<R: StateReader> fmt::Debug for Running<R> {
+/// Tells a read that failed from a step that failed. The executor turns both into text.
+fn settle<R: StateReader, T>(
+    overlay: &mut Overlay<R>,
+    block: &NextBlock,
+    spec: &ChainSpec,
+    step: Result<T, BlockExecutionError>,
+) -> Result<T, ExecutionError> {
+    let mut missing = overlay.take_missing();
+    if missing.is_empty() {
+        return step.map_err(|error| ExecutionError::Failed(Box::new(error)));
+    }
+    for key in block.keys(spec) {
+        missing.extend(missing_behind(overlay, key));
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    Err(ExecutionError::NeedState(missing))
+}
+
+impl<R: StateReader, I: Watch<R>> fmt::Debug for Running<R, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("block", &self.block)
@@ -324,11 +415,14 @@ impl<R: StateReader> fmt::Debug for Running<R> {
 
 /// What comes after the transactions. Written out because the executor's own `finish` consumes the
 /// database also when it fails, and with it the keys that were missing.
-fn close<R: StateReader>(executor: &mut Executor<R>) -> Result<Requests, BlockExecutionError> {
+fn close<R: StateReader, I: Watch<R>>(
+    executor: &mut Executor<R, I>,
+) -> Result<Requests, BlockExecutionError> {
     let mut requests = Requests::default();
     let block = executor.evm.block().clone();
-    if executor.spec.is_prague_active_at_timestamp(block.timestamp.saturating_to()) {
-        let deposits = eip6110::parse_deposits_from_receipts(&executor.spec, &executor.receipts)?;
+    let timestamp = block.timestamp.saturating_to();
+    if executor.spec.is_prague_active_at_timestamp(timestamp) {
+        let deposits = deposits::requested(&executor.spec, timestamp, &executor.receipts)?;
         if !deposits.is_empty() {
             requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
         }

@@ -9,21 +9,33 @@
 //! * [`executor`] — [`Paused`] and [`Running`]: a block in the middle of being executed.
 //! * [`outcome`] — [`Outcome`]: an executed block, and its header.
 //! * [`validation`] — [`execute_block`]: a finished block of somebody else's, in one go.
+//! * [`mined`] — [`execute_mined`]: the same for blocks from before the merge.
 //! * [`call`] — [`call::call`] and [`call::estimate_gas`]: transactions that are not kept.
+//! * [`access_list`] — [`access_list::create_access_list`]: what such a transaction touches.
+//! * [`simulate`] — [`simulate::simulate`]: blocks of such transactions.
+//! * [`trace`] — what transactions do, step by step.
 //! * [`error`] — why an execution stopped.
 
 pub mod block;
 pub mod error;
 
+mod deposits;
 pub mod executor;
+pub mod mined;
 pub mod outcome;
+mod pol;
 mod receipt;
 pub mod validation;
 
+pub mod access_list;
 pub mod call;
+pub mod simulate;
+pub mod trace;
 
-pub use block::{BlockContext, NextBlock};
-pub use error::{BlockError, CallError, ExecutionError, TxError};
+pub use block::NextBlock;
+pub use call::{BlockContext, CallError};
+pub use error::{BlockError, ExecutionError, TxError};
 pub use executor::{Executed, Paused, Running};
+pub use mined::execute_mined;
 pub use outcome::Outcome;
 pub use validation::execute_block;

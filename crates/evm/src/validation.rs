@@ -4,8 +4,12 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::transaction::SignerRecoverable;
+use alloy_consensus::{
+    proofs::{calculate_ommers_root, calculate_withdrawals_root},
+    transaction::SignerRecoverable,
+};
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
+use alloy_rlp::Encodable;
 use preconf_chain::{Block, ChainSpec, Header, Transaction, TxEnvelope};
 use preconf_state::{Overlay, StateReader};
 
@@ -24,11 +28,46 @@ pub fn execute_block<R: StateReader>(
     overlay: Overlay<R>,
 ) -> Result<Outcome<R>, BlockError> {
     spec.validate_header(&block.header, parent).map_err(BlockError::Header)?;
+    check_length(spec, block)?;
+    compare_bodies(block)?;
     let withdrawals = block.body.withdrawals.clone().map(Withdrawals::into_inner);
     let next = NextBlock::from_header(&block.header, withdrawals.unwrap_or_default());
+    let outcome = execute_transactions(spec, next, &block.body.transactions, overlay)?;
+    if let Some(requests) = requests {
+        compare("requests", requests, &outcome.requests)?;
+    }
+    compare_headers(&block.header, &outcome.header(block.header.state_root))?;
+    let logs = outcome.receipts.iter().flat_map(|receipt| &receipt.logs);
+    spec.check_logs(block.header.timestamp, logs).map_err(BlockError::Prague3)?;
+    Ok(outcome)
+}
+
+/// A block must not be longer than what its fork allows (EIP-7934).
+fn check_length(spec: &ChainSpec, block: &Block) -> Result<(), BlockError> {
+    let bytes = block.length();
+    match spec.max_block_bytes_at(block.header.timestamp) {
+        Some(max) if bytes > max => Err(BlockError::TooLarge { bytes, max }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Executes a block from its beginning to its end. Where the chain begins its blocks with a
+/// transaction of its own, the first one must be exactly that.
+pub(crate) fn execute_transactions<R: StateReader>(
+    spec: &Arc<ChainSpec>,
+    next: NextBlock,
+    transactions: &[TxEnvelope],
+    overlay: Overlay<R>,
+) -> Result<Outcome<R>, BlockError> {
     let paused = Paused::begin(spec.clone(), next, overlay).map_err(block_error)?;
     let mut running = paused.resume();
-    for (index, envelope) in block.body.transactions.iter().enumerate() {
+    let own = running.transactions();
+    for (index, own) in own.iter().enumerate() {
+        let claimed = transactions.get(index).map(|envelope| *envelope.hash());
+        compare("first transaction", &claimed, &Some(*own.hash()))?;
+    }
+    let own = own.len();
+    for (index, envelope) in transactions.iter().enumerate().skip(own) {
         let transaction = recover(index, envelope)?;
         match running.execute(&transaction) {
             Ok(_) => (),
@@ -38,12 +77,15 @@ pub fn execute_block<R: StateReader>(
             }
         }
     }
-    let outcome = running.pause().finish().map_err(block_error)?;
-    if let Some(requests) = requests {
-        compare("requests", requests, &outcome.requests)?;
-    }
-    compare_headers(&block.header, &outcome.header(block.header.state_root))?;
-    Ok(outcome)
+    running.pause().finish().map_err(block_error)
+}
+
+/// What a body holds besides transactions is what its header says, or nothing.
+fn compare_bodies(block: &Block) -> Result<(), BlockError> {
+    let Block { header, body } = block;
+    let withdrawals_root = body.withdrawals.as_deref().map(|list| calculate_withdrawals_root(list));
+    compare("withdrawals root", &header.withdrawals_root, &withdrawals_root)?;
+    compare("ommers hash", &header.ommers_hash, &calculate_ommers_root(&body.ommers))
 }
 
 fn recover(index: usize, envelope: &TxEnvelope) -> Result<Transaction, BlockError> {
@@ -73,7 +115,7 @@ fn compare_headers(claimed: &Header, computed: &Header) -> Result<(), BlockError
     compare("header", claimed, computed)
 }
 
-fn compare<T: PartialEq + std::fmt::Debug>(
+pub(crate) fn compare<T: PartialEq + std::fmt::Debug>(
     field: &'static str,
     claimed: &T,
     computed: &T,

@@ -11,10 +11,9 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_signer::SignerSync;
 use preconf_evm::{
     BlockContext, CallError, Paused,
-    call::{CallOutcome, CallRequest, CallStatus, GAS_CAP, call, estimate_gas},
+    call::{CallOutcome, CallRequest, CallStatus, GAS_CAP, Refusal, call, estimate_gas},
 };
 use preconf_state::{Diff, Overlay, StateCache};
-use revm::context_interface::result::InvalidTransaction;
 
 use common::{
     BURN, CHAIN_ID, ENVIRONMENT, EPHEMERAL, FACTORY, GWEI, REVERT, STORE, World, fetch_all, sign,
@@ -72,13 +71,13 @@ fn a_call_with_a_price_sees_the_base_fee_and_pays() {
 
     let penniless = CallRequest { from: Some(Address::repeat_byte(9)), ..request.clone() };
     let refused = ask(&world, &penniless).unwrap_err();
-    let CallError::Invalid(invalid) = refused else { panic!("{refused:?}") };
-    assert!(matches!(*invalid, InvalidTransaction::LackOfFundForMaxFee { .. }));
+    let CallError::Refused(refusal) = refused else { panic!("{refused:?}") };
+    assert!(matches!(refusal, Refusal::InsufficientFunds { .. }));
 
     let cheap = CallRequest { max_fee_per_gas: Some(1), ..request.clone() };
     let refused = ask(&world, &cheap).unwrap_err();
-    let CallError::Invalid(invalid) = refused else { panic!("{refused:?}") };
-    assert_eq!(*invalid, InvalidTransaction::GasPriceLessThanBasefee);
+    let CallError::Refused(refusal) = refused else { panic!("{refused:?}") };
+    assert!(matches!(refusal, Refusal::MaxFeeTooLow { max: 1, .. }));
 
     let both = CallRequest { gas_price: Some(GWEI), ..request };
     assert!(matches!(ask(&world, &both), Err(CallError::ConflictingFees)));
@@ -88,7 +87,7 @@ fn a_call_with_a_price_sees_the_base_fee_and_pays() {
 fn what_a_call_cannot_transfer_is_an_error() {
     let world = World::new();
     let request = CallRequest { value: Some(U256::ONE), ..to(STORE) };
-    assert!(matches!(ask(&world, &request), Err(CallError::Invalid(_))));
+    assert!(matches!(ask(&world, &request), Err(CallError::Refused(_))));
 }
 
 #[test]

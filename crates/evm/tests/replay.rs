@@ -5,14 +5,12 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::transaction::SignerRecoverable;
-use alloy_evm::block::calc;
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::B256;
 use alloy_rlp::Decodable;
-use preconf_chain::{Block, ChainSpec, Header, Transaction, TrieAccountParts, state_root};
-use preconf_evm::{BlockError, NextBlock, Paused, execute_block};
-use preconf_state::{AccountDiff, Diff, MemoryState, Overlay, StateReader};
+use preconf_chain::{Block, ChainSpec, Header, TrieAccountParts, state_root};
+use preconf_evm::{BlockError, execute_block, execute_mined};
+use preconf_state::{MemoryState, Overlay};
 
 const GENESIS: &str = include_str!("../../chain/testdata/chain_genesis.json");
 const CHAIN: &[u8] = include_bytes!("../../chain/testdata/chain.rlp");
@@ -33,47 +31,21 @@ fn root(state: &MemoryState) -> B256 {
     }))
 }
 
-/// Executes a block from before the merge. It is not compared, because its header cannot be made
-/// here, and it needs what is never built here either: the rewards for ommers.
-fn execute_mined(spec: &Arc<ChainSpec>, block: &Block, state: &mut MemoryState) -> u64 {
-    let next = NextBlock::from_header(&block.header, Vec::new());
-    let mut running =
-        Paused::begin(spec.clone(), next, Overlay::new(state.clone())).unwrap().resume();
-    for envelope in &block.body.transactions {
-        let sender = envelope.recover_signer().unwrap();
-        running.execute(&Transaction::from_envelope(envelope.clone(), sender)).unwrap();
-    }
-    let outcome = running.pause().finish().unwrap();
-    state.apply(&outcome.diff());
-    let number = block.header.number;
-    let reward = calc::base_block_reward(spec, number).unwrap();
-    for ommer in &block.body.ommers {
-        credit(state, ommer.beneficiary, calc::ommer_reward(reward, number, ommer.number));
-        credit(state, block.header.beneficiary, reward / 32);
-    }
-    outcome.gas_used
-}
-
-fn credit(state: &mut MemoryState, address: Address, wei: u128) {
-    let mut account = state.account(address).unwrap().unwrap_or_default();
-    account.balance += U256::from(wei);
-    let change = AccountDiff { account: Some(account), ..AccountDiff::default() };
-    let accounts = [(address, change)].into_iter().collect();
-    state.apply(&Diff { accounts, ..Diff::default() });
-}
-
 /// Applies the next block to the state after `parent`.
 fn advance(spec: &Arc<ChainSpec>, parent: &Header, block: &Block, state: &mut MemoryState) {
     let number = block.header.number;
     state.set_block_hash(parent.number, parent.hash_slow());
-    if spec.is_paris_active_at_block(number) {
-        let outcome = execute_block(spec, parent, block, None, Overlay::new(state.clone()))
-            .unwrap_or_else(|error| panic!("block {number}: {error:?}"));
-        assert_eq!(outcome.block(block.header.state_root), *block);
-        state.apply(&outcome.diff());
+    let overlay = Overlay::new(state.clone());
+    let executed = if spec.is_paris_active_at_block(number) {
+        execute_block(spec, parent, block, None, overlay)
     } else {
-        assert_eq!(execute_mined(spec, block, state), block.header.gas_used, "block {number}");
+        execute_mined(spec, parent, block, overlay)
+    };
+    let outcome = executed.unwrap_or_else(|error| panic!("block {number}: {error:?}"));
+    if spec.is_paris_active_at_block(number) {
+        assert_eq!(outcome.block(block.header.state_root), *block);
     }
+    state.apply(&outcome.diff());
     assert_eq!(root(state), block.header.state_root, "block {number}");
 }
 

@@ -221,7 +221,7 @@ impl Execution {
         }
         let diff = running.freeze();
         let paused = running.pause();
-        let executed = self.executed(received, &transactions, &paused, diff);
+        let executed = self.executed(received, &paused, diff);
         self.stage = Stage::Open(Box::new(paused));
         Progressed::Executed(Arc::new(executed))
     }
@@ -250,16 +250,17 @@ impl Execution {
         Progressed::Refused(refusal)
     }
 
+    /// What a flashblock has added to the block; the first one also what the chain itself puts
+    /// before all transactions that somebody sent.
     fn executed(
         &mut self,
         received: &Received,
-        transactions: &[Transaction],
         paused: &Paused<StateCache>,
         diff: Arc<Diff>,
     ) -> ExecutedFlashblock {
         let flashblock = received.flashblock();
         let receipts = &paused.receipts()[self.executed..];
-        let transactions = transactions.iter().zip(receipts);
+        let transactions = paused.transactions()[self.executed..].iter().zip(receipts);
         self.executed = paused.receipts().len();
         self.done = 0;
         self.foreseen = false;
@@ -291,10 +292,14 @@ impl Execution {
         if std::mem::replace(&mut self.foreseen, true) {
             return None;
         }
-        for transaction in transactions {
-            keys.extend(keys_of(transaction));
-        }
         keys.retain(|key| is_missing(state, key));
+        for transaction in transactions {
+            keys_of(transaction, |key| {
+                if is_missing(state, &key) {
+                    keys.push(key);
+                }
+            });
+        }
         tidy(&mut keys);
         (!keys.is_empty()).then_some(keys)
     }
@@ -327,17 +332,16 @@ impl Closed {
     }
 }
 
-/// What a transaction reads whatever it does.
-fn keys_of(transaction: &Transaction) -> Vec<Key> {
+/// Names what a transaction reads whatever it does.
+fn keys_of(transaction: &Transaction, mut name: impl FnMut(Key)) {
     let envelope = transaction.envelope();
-    let mut keys = vec![Key::Account(transaction.signer())];
-    keys.extend(envelope.to().map(Key::Account));
+    name(Key::Account(transaction.signer()));
+    envelope.to().map(Key::Account).into_iter().for_each(&mut name);
     for item in envelope.access_list().iter().flat_map(|list| &list.0) {
-        keys.push(Key::Account(item.address));
+        name(Key::Account(item.address));
         let slots = item.storage_keys.iter().map(|slot| Key::Slot(item.address, (*slot).into()));
-        keys.extend(slots);
+        slots.for_each(&mut name);
     }
-    keys
 }
 
 fn is_missing(state: &impl StateReader, key: &Key) -> bool {

@@ -93,6 +93,8 @@ pub struct CanonicalHead {
 pub struct Machine {
     spec: Arc<ChainSpec>,
     limits: Limits,
+    /// Whether the feed says nothing of how a session ended.
+    is_unsealed: bool,
     progress: Progress,
     repair: Repair,
     sessions: BTreeMap<Seq, Session>,
@@ -114,6 +116,7 @@ impl Machine {
         Self {
             spec,
             limits,
+            is_unsealed: false,
             progress: Progress::new(),
             repair: Repair::default(),
             sessions: BTreeMap::new(),
@@ -126,6 +129,15 @@ impl Machine {
             needs: 0,
             effects: VecDeque::new(),
         }
+    }
+
+    /// The machine for a feed that carries flashblocks and no statements: that nothing is said of a
+    /// session's end does not show that something is missing. A session then becomes a block only
+    /// when its block is canonical, so that one block is pending at a time.
+    #[must_use]
+    pub const fn unsealed(mut self) -> Self {
+        self.is_unsealed = true;
+        self
     }
 
     /// Takes a flashblock.
@@ -397,7 +409,8 @@ impl Machine {
             return Some(Position::new(last.seq, last.index + 1));
         }
         // A block is followed by a higher one only if it was sealed, and that is said first.
-        let is_silent = self.progress.is_ended()
+        let is_silent = !self.is_unsealed
+            && self.progress.is_ended()
             && succession == Succession::NewSession
             && self.sessions.get(&last.seq).is_some_and(|session| !session.is_settled());
         is_silent.then_some(last)

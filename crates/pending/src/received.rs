@@ -28,14 +28,13 @@ pub struct Undecodable {
 }
 
 impl Received {
-    /// Decodes the transactions. That one of them is not a transaction is known from here on, and
-    /// told when its turn to be executed comes.
+    /// Decodes the transactions, on all cores. That one of them is not a transaction is known from
+    /// here on, and told when its turn to be executed comes.
     pub fn decode(signed: Verified<SignedFlashblock>) -> Self {
-        let encoded = signed.flashblock().transactions().iter().enumerate();
-        let decoded: Result<Vec<Transaction>, Undecodable> = encoded
-            .map(|(index, bytes)| {
-                Transaction::decode(bytes.clone()).map_err(|source| Undecodable { index, source })
-            })
+        let decoded = Transaction::decode_all(signed.flashblock().transactions()).into_iter();
+        let decoded: Result<Vec<Transaction>, Undecodable> = decoded
+            .enumerate()
+            .map(|(index, decoded)| decoded.map_err(|source| Undecodable { index, source }))
             .collect();
         Self { signed: Arc::new(signed), transactions: decoded.map(Into::into).map_err(Arc::new) }
     }

@@ -4,12 +4,9 @@
 //! only what is new in full. A [`SnapshotStore`] on the other side folds updates into
 //! [`Snapshot`]s. Every answer a reader gives is computed from exactly one of them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, map::B256Map};
 use preconf_chain::{Receipt, Transaction};
 use preconf_evm::NextBlock;
 use preconf_primitives::{Position, Retraction, Seq, Traceparent};
@@ -130,7 +127,7 @@ pub struct Snapshot {
     pub canonical: Canonical,
     /// The pending blocks, lowest first.
     pub blocks: Vec<PendingBlock>,
-    by_hash: HashMap<B256, Location>,
+    by_hash: B256Map<Location>,
 }
 
 /// An update that does not fit to those before it: the sender's mistake.
@@ -216,8 +213,9 @@ impl SnapshotStore {
     }
 }
 
-fn locations(blocks: &[PendingBlock]) -> HashMap<B256, Location> {
-    let mut by_hash = HashMap::new();
+fn locations(blocks: &[PendingBlock]) -> B256Map<Location> {
+    let transactions = blocks.iter().map(|block| block.transaction_count).sum();
+    let mut by_hash = B256Map::with_capacity_and_hasher(transactions, Default::default());
     for (block, pending) in blocks.iter().enumerate() {
         let mut index = 0;
         for (flashblock, executed) in pending.flashblocks.iter().enumerate() {

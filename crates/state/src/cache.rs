@@ -132,15 +132,27 @@ impl StateCache {
 
 impl StateReader for StateCache {
     fn account(&self, address: Address) -> Result<Option<Account>, NeedState> {
+        if let Some(change) = self.view.changes.account(&address) {
+            return Ok(change.account);
+        }
         let key = Key::Account(address);
-        let Value::Account(account) = self.read(key)? else { return Err(NeedState(key)) };
-        Ok(account)
+        let account = |value: &Value| match value {
+            Value::Account(account) => Some(*account),
+            Value::Slot(_) | Value::Code(_) | Value::BlockHash(_) => None,
+        };
+        self.view.store.read(&key, account).ok_or(NeedState(key))
     }
 
     fn slot(&self, address: Address, slot: U256) -> Result<U256, NeedState> {
+        if let Some(value) = self.view.changes.slot(&address, &slot) {
+            return Ok(value);
+        }
         let key = Key::Slot(address, slot);
-        let Value::Slot(value) = self.read(key)? else { return Err(NeedState(key)) };
-        Ok(value)
+        let value = |value: &Value| match value {
+            Value::Slot(value) => Some(*value),
+            Value::Account(_) | Value::Code(_) | Value::BlockHash(_) => None,
+        };
+        self.view.store.read(&key, value).ok_or(NeedState(key))
     }
 
     fn code(&self, hash: B256) -> Result<Bytecode, NeedState> {
@@ -184,15 +196,21 @@ impl Store {
     }
 
     fn get(&self, key: &Key) -> Option<Value> {
+        self.read(key, |value| Some(value.clone()))
+    }
+
+    /// What `pick` takes of a value, without copying the rest of it.
+    fn read<T>(&self, key: &Key, pick: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let value = {
             let generations = self.generations.read();
             if let Some(value) = generations.young.values.get(key) {
-                return Some(value.clone());
+                return pick(value);
             }
             generations.old.values.get(key)?.clone()
         };
-        self.insert(*key, value.clone());
-        Some(value)
+        let picked = pick(&value);
+        self.insert(*key, value);
+        picked
     }
 
     fn insert(&self, key: Key, value: Value) {

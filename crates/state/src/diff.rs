@@ -5,8 +5,8 @@
 //! read.
 
 use alloy_primitives::{
-    Address, B256, U256,
-    map::{HashMap, hash_map::Entry},
+    Address, U256,
+    map::{AddressMap, B256Map, U256Map, hash_map::Entry},
 };
 use revm::{
     bytecode::Bytecode,
@@ -19,9 +19,9 @@ use crate::Account;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
     /// The changed accounts.
-    pub accounts: HashMap<Address, AccountDiff>,
+    pub accounts: AddressMap<AccountDiff>,
     /// The code that accounts were given, by hash.
-    pub codes: HashMap<B256, Bytecode>,
+    pub codes: B256Map<Bytecode>,
 }
 
 /// What became of one account.
@@ -33,11 +33,12 @@ pub struct AccountDiff {
     /// that is gone and for one that was created.
     pub wiped: bool,
     /// The slots that were written, with their values afterwards.
-    pub slots: HashMap<U256, U256>,
+    pub slots: U256Map<U256>,
 }
 
 impl AccountDiff {
     /// What this says about a slot: its value, or `None` when it says nothing.
+    #[inline]
     pub fn slot(&self, slot: &U256) -> Option<U256> {
         match self.slots.get(slot) {
             Some(value) => Some(*value),
@@ -56,34 +57,19 @@ impl AccountDiff {
             self.slots.extend(later.slots.iter().map(|(slot, value)| (*slot, *value)));
         }
     }
-
-    /// What one execution did to one account; `None` when it changed nothing.
-    fn of(touched: &TouchedAccount) -> Option<Self> {
-        if !touched.is_touched() {
-            return None;
-        }
-        let gone = touched.is_selfdestructed() || (touched.is_empty() && !touched.is_created());
-        if gone {
-            let existed = !touched.is_loaded_as_not_existing();
-            return existed.then(|| Self { account: None, wiped: true, slots: HashMap::default() });
-        }
-        let slots: HashMap<U256, U256> = touched
-            .changed_storage_slots()
-            .map(|(slot, change)| (*slot, change.present_value()))
-            .collect();
-        if !touched.is_created() && slots.is_empty() && touched.info == touched.original_info() {
-            return None;
-        }
-        let account = Some(Account::from(&touched.info));
-        Some(Self { account, wiped: touched.is_created(), slots })
-    }
 }
 
 impl Diff {
     /// Lets a later diff win over this one, account by account and slot by slot.
     pub fn merge(&mut self, later: &Self) {
+        self.accounts.reserve(later.accounts.len());
         for (address, change) in &later.accounts {
-            self.merge_account(*address, change.clone());
+            match self.accounts.entry(*address) {
+                Entry::Vacant(entry) => {
+                    entry.insert(change.clone());
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().merge(change),
+            }
         }
         self.codes.extend(later.codes.iter().map(|(hash, code)| (*hash, code.clone())));
     }
@@ -93,13 +79,38 @@ impl Diff {
     /// changed. Accounts that were only read, or written to without effect, are left out.
     pub fn record(&mut self, state: EvmState) {
         for (address, touched) in state {
-            let Some(change) = AccountDiff::of(&touched) else { continue };
-            let gained_code = change.account.is_some_and(|account| account.has_code())
-                && (change.wiped || touched.original_info().code_hash != touched.info.code_hash);
-            if gained_code && let Some(code) = touched.info.code {
-                self.codes.insert(touched.info.code_hash, code);
+            if touched.is_touched() {
+                self.record_touched(address, touched);
             }
-            self.merge_account(address, change);
+        }
+    }
+
+    fn record_touched(&mut self, address: Address, touched: TouchedAccount) {
+        let created = touched.is_created();
+        if touched.is_selfdestructed() || (touched.is_empty() && !created) {
+            if !touched.is_loaded_as_not_existing() {
+                let gone = AccountDiff { wiped: true, ..AccountDiff::default() };
+                self.accounts.insert(address, gone);
+            }
+            return;
+        }
+        let original = touched.original_info();
+        let mut slots = touched.changed_storage_slots().peekable();
+        if !created && slots.peek().is_none() && touched.info == original {
+            return;
+        }
+        let change = self.accounts.entry(address).or_default();
+        let account = Account::from(&touched.info);
+        change.account = Some(account);
+        if created {
+            change.wiped = true;
+            change.slots.clear();
+        }
+        change.slots.extend(slots.map(|(slot, change)| (*slot, change.present_value())));
+        let gained_code =
+            account.has_code() && (created || original.code_hash != touched.info.code_hash);
+        if gained_code && let Some(code) = touched.info.code {
+            self.codes.insert(touched.info.code_hash, code);
         }
     }
 
@@ -112,14 +123,5 @@ impl Diff {
     pub fn len(&self) -> usize {
         let slots: usize = self.accounts.values().map(|change| change.slots.len()).sum();
         self.accounts.len() + slots + self.codes.len()
-    }
-
-    fn merge_account(&mut self, address: Address, change: AccountDiff) {
-        match self.accounts.entry(address) {
-            Entry::Vacant(entry) => {
-                entry.insert(change);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().merge(&change),
-        }
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! They never say *where* state comes from; that is the business of whoever fetches it.
 
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
+use std::hash::{Hash, Hasher};
+
+use alloy_primitives::{Address, B256, FixedBytes, KECCAK256_EMPTY, U256};
 use revm::{bytecode::Bytecode, context::DBErrorMarker, state::AccountInfo};
 
 /// One thing that can be read of a block's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// Nonce, balance and code hash of an account.
     Account(Address),
@@ -17,6 +19,29 @@ pub enum Key {
     Code(B256),
     /// The hash of the canonical block with this number, among the ancestors of the state's block.
     BlockHash(u64),
+}
+
+/// In words and not in bytes, as the derived one would: every read of the state hashes a key.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Account(address) => hash_words(&address.0, state),
+            Self::Slot(address, slot) => {
+                hash_words(&address.0, state);
+                slot.as_limbs().iter().for_each(|word| state.write_u64(*word));
+            }
+            Self::Code(hash) => hash_words(hash, state),
+            Self::BlockHash(number) => state.write_u64(*number),
+        }
+    }
+}
+
+fn hash_words<const N: usize>(bytes: &FixedBytes<N>, state: &mut impl Hasher) {
+    let (words, rest) = bytes.0.as_chunks::<8>();
+    words.iter().for_each(|word| state.write_u64(u64::from_ne_bytes(*word)));
+    if let Some(rest) = rest.first_chunk::<4>() {
+        state.write_u32(u32::from_ne_bytes(*rest));
+    }
 }
 
 /// The answer to a [`Key`], in the variant of the same name.
@@ -63,6 +88,7 @@ impl Account {
     }
 
     /// Tells whether the account has code.
+    #[inline]
     pub fn has_code(&self) -> bool {
         self.code_hash != KECCAK256_EMPTY && !self.code_hash.is_zero()
     }
@@ -75,6 +101,7 @@ impl Default for Account {
 }
 
 impl From<&AccountInfo> for Account {
+    #[inline]
     fn from(info: &AccountInfo) -> Self {
         // revm treats a zero hash as "no code"; here that has one spelling.
         let code_hash = if info.code_hash.is_zero() { KECCAK256_EMPTY } else { info.code_hash };
@@ -83,11 +110,15 @@ impl From<&AccountInfo> for Account {
 }
 
 impl From<Account> for AccountInfo {
+    #[inline]
     fn from(account: Account) -> Self {
         // Code is left to be fetched by its hash; only "none" is known already.
-        let code = if account.has_code() { None } else { Some(Bytecode::default()) };
-        let code_hash = if account.has_code() { account.code_hash } else { KECCAK256_EMPTY };
-        Self { nonce: account.nonce, balance: account.balance, code_hash, code, ..Self::default() }
+        let none = Self { nonce: account.nonce, balance: account.balance, ..Self::default() };
+        if account.has_code() {
+            Self { code_hash: account.code_hash, code: None, ..none }
+        } else {
+            none
+        }
     }
 }
 

@@ -36,19 +36,14 @@ impl Layers {
         }
     }
 
-    /// Puts all of a later stack on top.
-    pub(crate) fn append(&mut self, later: Self) {
-        for (diff, _) in later.layers {
-            self.push(diff);
-        }
-    }
-
     /// The newest word about an account.
+    #[inline]
     pub(crate) fn account(&self, address: &Address) -> Option<&AccountDiff> {
         self.newest_first().find_map(|diff| diff.accounts.get(address))
     }
 
     /// The newest word about a slot.
+    #[inline]
     pub(crate) fn slot(&self, address: &Address, slot: &U256) -> Option<U256> {
         self.newest_first().find_map(|diff| diff.accounts.get(address)?.slot(slot))
     }

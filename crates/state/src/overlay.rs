@@ -4,7 +4,7 @@
 //! that says something about the key, else the reader. What is committed goes to the head;
 //! [`Overlay::freeze`] turns the head into an immutable layer that can be published and shared.
 //!
-//! Invariants: a frozen layer never changes; cloning is cheap and the clones never see each other's
+//! Invariants: a layer that was handed out never changes; cloning is cheap and the clones never see each other's
 //! later changes; a read that fails leaves its key in [`Overlay::take_missing`], since executors
 //! tend to turn the error into text. It never fetches.
 
@@ -32,8 +32,9 @@ pub struct Overlay<R> {
     reader: R,
     /// What changed before [`Overlay::begin_block`].
     earlier: Layers,
-    /// What changed since, up to the last freeze.
-    frozen: Layers,
+    /// What changed since, up to the last freeze: one diff, so that a read looks once. Added to in
+    /// place unless a clone shares it, which copies it once.
+    frozen: Arc<Diff>,
     /// What changed since the last freeze.
     head: Diff,
     block_hashes: BTreeMap<u64, B256>,
@@ -46,7 +47,7 @@ impl<R> Overlay<R> {
         Self {
             reader,
             earlier: Layers::default(),
-            frozen: Layers::default(),
+            frozen: Arc::default(),
             head: Diff::default(),
             block_hashes: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -57,7 +58,9 @@ impl<R> Overlay<R> {
     /// layer of this overlay.
     pub fn freeze(&mut self) -> Arc<Diff> {
         let diff = Arc::new(std::mem::take(&mut self.head));
-        self.frozen.push(diff.clone());
+        // The next head will be about as large.
+        self.head.accounts.reserve(diff.accounts.len());
+        self.absorb(&diff);
         diff
     }
 
@@ -66,14 +69,22 @@ impl<R> Overlay<R> {
         if !self.head.is_empty() {
             self.freeze();
         }
-        self.frozen.push(diff);
+        self.absorb(&diff);
+    }
+
+    fn absorb(&mut self, diff: &Arc<Diff>) {
+        if self.frozen.is_empty() {
+            self.frozen = diff.clone();
+        } else if !diff.is_empty() {
+            Arc::make_mut(&mut self.frozen).merge(diff);
+        }
     }
 
     /// Marks the border between two blocks: what changed so far is no longer part of
     /// [`Overlay::block_diff`].
     pub fn begin_block(&mut self) {
         self.freeze();
-        self.earlier.append(std::mem::take(&mut self.frozen));
+        self.earlier.push(std::mem::take(&mut self.frozen));
     }
 
     /// Makes the hash of a block known that the reader cannot know: one that is still pending.
@@ -95,7 +106,7 @@ impl<R> Overlay<R> {
 
     /// What changed since [`Overlay::begin_block`], as one diff.
     pub fn block_diff(&self) -> Diff {
-        let mut merged = self.frozen.merged();
+        let mut merged = Diff::clone(&self.frozen);
         merged.merge(&self.head);
         merged
     }
@@ -123,7 +134,7 @@ impl<R> Overlay<R> {
 impl<R: StateReader> StateReader for Overlay<R> {
     fn account(&self, address: Address) -> Result<Option<Account>, NeedState> {
         let change = self.head.accounts.get(&address);
-        let change = change.or_else(|| self.frozen.account(&address));
+        let change = change.or_else(|| self.frozen.accounts.get(&address));
         match change.or_else(|| self.earlier.account(&address)) {
             Some(change) => Ok(change.account),
             None => self.reader.account(address),
@@ -131,8 +142,8 @@ impl<R: StateReader> StateReader for Overlay<R> {
     }
 
     fn slot(&self, address: Address, slot: U256) -> Result<U256, NeedState> {
-        let value = self.head.accounts.get(&address).and_then(|change| change.slot(&slot));
-        let value = value.or_else(|| self.frozen.slot(&address, &slot));
+        let slot_of = |diff: &Diff| diff.accounts.get(&address)?.slot(&slot);
+        let value = slot_of(&self.head).or_else(|| slot_of(&self.frozen));
         match value.or_else(|| self.earlier.slot(&address, &slot)) {
             Some(value) => Ok(value),
             None => self.reader.slot(address, slot),
@@ -144,7 +155,7 @@ impl<R: StateReader> StateReader for Overlay<R> {
             return Ok(Bytecode::default());
         }
         let code = self.head.codes.get(&hash);
-        let code = code.or_else(|| self.frozen.code(&hash));
+        let code = code.or_else(|| self.frozen.codes.get(&hash));
         match code.or_else(|| self.earlier.code(&hash)) {
             Some(code) => Ok(code.clone()),
             None => self.reader.code(hash),

@@ -319,7 +319,7 @@ impl TryFrom<proto::ExecutedTransaction> for ExecutedTransaction {
         let proto::ExecutedTransaction { transaction, sender, success, cumulative_gas_used, logs } =
             message;
         let sender = address("sender", &sender)?;
-        let transaction = Transaction::decode_with_sender(Bytes::from(transaction), sender)
+        let transaction = Transaction::decode_included(Bytes::from(transaction), sender)
             .map_err(|error| Invalid::new("transaction", error.to_string()))?;
         let receipt = Receipt {
             tx_type: transaction.envelope().tx_type(),

@@ -8,17 +8,19 @@ use std::sync::Arc;
 
 use alloy_consensus::Transaction as _;
 use alloy_eips::eip7685::Requests;
-use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_rpc_types_engine::{
-    BlobsBundleV1, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4, PayloadAttributes,
-    PayloadId,
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4,
+    ExecutionPayloadEnvelopeV5, PayloadId,
 };
 use preconf_chain::{Block, ChainSpec, Header, Receipt, Transaction};
-use preconf_engine::payload::{envelope_v3, envelope_v4, to_payload};
+use preconf_engine::BerachainEnvelope;
+use preconf_engine::payload::{envelope_v3, envelope_v4, envelope_v4_p11, envelope_v5, to_payload};
 use preconf_evm::{NextBlock, Paused, Running, TxError};
 use preconf_state::MemoryState;
 
+use super::attributes::Attributes;
+use super::blobs::Sidecar;
 use super::chain::ChainBlock;
 use super::validate::{root_of, state_after};
 use super::{ClientError, ExecutionClient};
@@ -39,18 +41,57 @@ pub struct BuiltBlock {
     pub value: U256,
     /// Its requests to the consensus layer.
     pub requests: Requests,
+    /// The blobs of its transactions, as far as they came through the pool.
+    pub sidecars: Vec<Arc<Sidecar>>,
 }
 
 impl BuiltBlock {
     /// The answer to getPayloadV3.
     pub fn envelope_v3(&self) -> ExecutionPayloadEnvelopeV3 {
-        envelope_v3(to_payload(&self.block), self.value, BlobsBundleV1::empty())
+        envelope_v3(to_payload(&self.block), self.value, self.blobs_with_proofs())
     }
 
     /// The answer to getPayloadV4.
     pub fn envelope_v4(&self) -> ExecutionPayloadEnvelopeV4 {
-        let requests = self.requests.iter().cloned().collect();
-        envelope_v4(to_payload(&self.block), self.value, BlobsBundleV1::empty(), requests)
+        let (payload, blobs) = (to_payload(&self.block), self.blobs_with_proofs());
+        envelope_v4(payload, self.value, blobs, self.list_requests())
+    }
+
+    /// The answer to getPayloadV5.
+    pub fn envelope_v5(&self) -> ExecutionPayloadEnvelopeV5 {
+        let (payload, blobs) = (to_payload(&self.block), self.blobs_with_cell_proofs());
+        envelope_v5(payload, self.value, blobs, self.list_requests())
+    }
+
+    /// The answer to getPayloadV4P11.
+    pub fn envelope_v4_p11(&self) -> BerachainEnvelope {
+        let (payload, blobs) = (to_payload(&self.block), self.blobs_with_proofs());
+        let key = self.block.header.prev_proposer_pubkey;
+        envelope_v4_p11(payload, self.value, blobs, self.list_requests(), key)
+    }
+
+    fn list_requests(&self) -> Vec<Bytes> {
+        self.requests.iter().cloned().collect()
+    }
+
+    fn blobs_with_proofs(&self) -> BlobsBundleV1 {
+        let mut bundle = BlobsBundleV1::empty();
+        for sidecar in self.sidecars.iter().filter_map(|sidecar| sidecar.as_eip4844()) {
+            bundle.commitments.extend_from_slice(&sidecar.commitments);
+            bundle.proofs.extend_from_slice(&sidecar.proofs);
+            bundle.blobs.extend_from_slice(&sidecar.blobs);
+        }
+        bundle
+    }
+
+    fn blobs_with_cell_proofs(&self) -> BlobsBundleV2 {
+        let mut bundle = BlobsBundleV2::default();
+        for sidecar in self.sidecars.iter().filter_map(|sidecar| sidecar.as_eip7594()) {
+            bundle.commitments.extend_from_slice(&sidecar.commitments);
+            bundle.proofs.extend_from_slice(&sidecar.cell_proofs);
+            bundle.blobs.extend_from_slice(&sidecar.blobs);
+        }
+        bundle
     }
 }
 
@@ -75,13 +116,8 @@ impl ExecutionClient {
             return Ok(built);
         }
         let extra_data = self.config.extra_data.clone();
-        let built = self.build(wanted.parent, &wanted.attributes, Contents::Pool, extra_data)?;
+        let built = self.build(wanted.parent, wanted.attributes, Contents::Pool, extra_data)?;
         Ok(self.payloads.lock().keep(id, Arc::new(built)))
-    }
-
-    /// Whether the payload with this id is fetched with V4 rather than V3.
-    pub(crate) fn has_requests(&self, built: &BuiltBlock) -> bool {
-        self.spec.is_prague_active_at_timestamp(built.block.header.timestamp)
     }
 
     /// Builds a block on top of a known one.
@@ -93,16 +129,19 @@ impl ExecutionClient {
     pub fn build(
         &self,
         parent: B256,
-        attributes: &PayloadAttributes,
+        attributes: impl Into<Attributes>,
         contents: Contents,
         extra_data: Bytes,
     ) -> Result<BuiltBlock, ClientError> {
+        let attributes = attributes.into();
+        let timestamp = attributes.ethereum.timestamp;
+        self.spec.check_building(timestamp).map_err(ClientError::Building)?;
         let (parent, state) = {
             let tree = self.tree.read();
             let found = tree.block(&parent).cloned().zip(tree.state(&parent));
             found.ok_or(ClientError::NoState(parent))?
         };
-        let next = self.next_block(&parent, attributes, extra_data);
+        let next = self.next_block(&parent, &attributes, extra_data);
         let paused = Paused::begin(self.spec.clone(), next, state.clone());
         let mut running = paused.map_err(ClientError::Execution)?.resume();
         match contents {
@@ -114,15 +153,21 @@ impl ExecutionClient {
         let hash = block.header.hash_slow();
         self.spec.validate_header(&block.header, parent.header()).map_err(ClientError::Header)?;
         let value = tips(&block.header, &outcome.transactions, &outcome.receipts);
-        Ok(BuiltBlock { block, hash, value, requests: outcome.requests })
+        let sidecars = {
+            let pool = self.pool.lock();
+            let included = outcome.transactions.iter();
+            included.filter_map(|transaction| pool.sidecar(transaction.hash())).collect()
+        };
+        Ok(BuiltBlock { block, hash, value, requests: outcome.requests, sidecars })
     }
 
     fn next_block(
         &self,
         parent: &ChainBlock,
-        attributes: &PayloadAttributes,
+        attributes: &Attributes,
         extra_data: Bytes,
     ) -> NextBlock {
+        let Attributes { ethereum: attributes, prev_proposer_pubkey } = attributes;
         let timestamp = attributes.timestamp;
         let gas_target = attributes.target_gas_limit.unwrap_or(self.config.gas_limit_target);
         NextBlock {
@@ -137,7 +182,7 @@ impl ExecutionClient {
             extra_data,
             withdrawals: attributes.withdrawals.clone().unwrap_or_default(),
             excess_blob_gas: self.spec.next_excess_blob_gas(parent.header(), timestamp),
-            prev_proposer_pubkey: None,
+            prev_proposer_pubkey: *prev_proposer_pubkey,
         }
     }
 
@@ -165,6 +210,11 @@ impl ExecutionClient {
                     pool.remove(&transaction);
                 }
             }
+        }
+        let with_blobs = self.pool.lock().blob_transactions();
+        for transaction in with_blobs {
+            // Whatever does not fit waits for another block, until its nonce is used.
+            running.execute(&transaction).ok();
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The blocks that are known, which of them are canonical, and the states after them.
 //!
 //! Every block in the tree was executed and found valid; its parent is in the tree. Canonical are
-//! the head and its ancestors. A state is a complete one, shared by up to [`REBASE_INTERVAL`]
-//! blocks, with the changes of the blocks since on top, so that keeping many states costs little.
+//! the head and its ancestors. A state is a complete one, shared by many blocks, with the changes
+//! of the blocks since on top. It becomes complete again when those changes have grown as large as
+//! the state below them, so that keeping every state costs a few times what the blocks changed.
 //!
-//! Bounds: states are kept from [`STATES_KEPT`] blocks below the head, and so are blocks that are
-//! not canonical; there are at most [`MAX_SIBLINGS`] blocks of one number. Canonical blocks are
-//! kept within [`BlocksKept`]; the genesis always is.
+//! Bounds: states are kept from so many blocks below the head as [`Kept::states`] says, and so are
+//! blocks that are not canonical; there are at most [`MAX_SIBLINGS`] blocks of one number.
+//! Canonical blocks are kept within [`Kept`]; the genesis always is.
 //!
 //! Never executes, and never decides whether a block is valid.
 
@@ -18,14 +19,14 @@ use alloy_primitives::B256;
 use preconf_chain::{Block, Header, Receipt, Transaction};
 use preconf_state::{Diff, MemoryState, Overlay};
 
-/// How far below the head states are kept: what BLOCKHASH can see, and more than any reorg.
+/// How far below the head states are kept by default: more than any reorg.
 pub const STATES_KEPT: u64 = 256;
+
+/// How many hashes of blocks below it a block can see with BLOCKHASH.
+const VISIBLE_HASHES: u64 = 256;
 
 /// The most blocks of one number. When there are more, one that is not canonical is forgotten.
 const MAX_SIBLINGS: usize = 64;
-
-/// Every so many blocks a state becomes complete again.
-const REBASE_INTERVAL: u64 = 32;
 
 /// The state after a block. Cloning it costs a few pointers.
 pub type BlockState = Overlay<Arc<MemoryState>>;
@@ -41,6 +42,9 @@ pub struct ChainBlock {
     pub transactions: Vec<Transaction>,
     /// Their receipts.
     pub receipts: Vec<Receipt>,
+    /// The state roots after each of them, which their receipts hold instead of a status; empty
+    /// since Byzantium.
+    pub intermediate_roots: Vec<B256>,
     /// Its requests to the consensus layer.
     pub requests: Requests,
 }
@@ -57,34 +61,43 @@ impl ChainBlock {
     }
 }
 
-/// How many canonical blocks are kept. The oldest go first, but never those whose state is kept.
+/// How much of the canonical chain is kept. The oldest blocks go first, but never those whose state
+/// is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlocksKept {
+pub struct Kept {
     /// The most blocks.
     pub blocks: u64,
     /// The most transactions in them.
     pub transactions: usize,
+    /// How far below the head states are kept.
+    pub states: u64,
 }
 
-impl Default for BlocksKept {
+impl Kept {
+    /// All there is.
+    pub const EVERYTHING: Self =
+        Self { blocks: u64::MAX, transactions: usize::MAX, states: u64::MAX };
+}
+
+impl Default for Kept {
     fn default() -> Self {
-        Self { blocks: 50_000, transactions: 500_000 }
+        Self { blocks: 50_000, transactions: 500_000, states: STATES_KEPT }
     }
 }
 
 /// What a change of the head did to the canonical chain.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HeadChange {
+pub struct HeadChange {
     /// No longer canonical, the highest first.
-    pub(crate) removed: Vec<Arc<ChainBlock>>,
+    pub removed: Vec<Arc<ChainBlock>>,
     /// Canonical from now on, the lowest first.
-    pub(crate) added: Vec<Arc<ChainBlock>>,
+    pub added: Vec<Arc<ChainBlock>>,
 }
 
 /// The blocks that are known.
 #[derive(Debug)]
 pub(crate) struct BlockTree {
-    kept: BlocksKept,
+    kept: Kept,
     genesis: Arc<ChainBlock>,
     head: Arc<ChainBlock>,
     safe: Option<B256>,
@@ -100,13 +113,14 @@ pub(crate) struct BlockTree {
 
 impl BlockTree {
     /// A tree of nothing but the first block.
-    pub(crate) fn new(genesis: Block, hash: B256, state: MemoryState, kept: BlocksKept) -> Self {
+    pub(crate) fn new(genesis: Block, hash: B256, state: MemoryState, kept: Kept) -> Self {
         let number = genesis.header.number;
         let genesis = Arc::new(ChainBlock {
             hash,
             block: genesis,
             transactions: Vec::new(),
             receipts: Vec::new(),
+            intermediate_roots: Vec::new(),
             requests: Requests::default(),
         });
         Self {
@@ -161,7 +175,7 @@ impl BlockTree {
     pub(crate) fn state(&self, hash: &B256) -> Option<BlockState> {
         let mut state = self.states.get(hash)?.clone();
         let mut ancestor = self.blocks.get(hash);
-        for _ in 0..STATES_KEPT {
+        for _ in 0..VISIBLE_HASHES {
             let Some(block) = ancestor else { break };
             state.set_block_hash(block.number(), block.hash);
             ancestor = self.blocks.get(&block.header().parent_hash);
@@ -177,13 +191,11 @@ impl BlockTree {
         if self.blocks.contains_key(&hash) {
             return;
         }
-        let state = if number.is_multiple_of(REBASE_INTERVAL) {
-            Overlay::new(Arc::new(full))
-        } else {
-            let mut state = parent.clone();
-            state.push_layer(Arc::new(diff));
-            state
-        };
+        let mut state = parent.clone();
+        state.push_layer(Arc::new(diff));
+        if entries_of_diff(&state.diff()) >= entries(&full) {
+            state = Overlay::new(Arc::new(full));
+        }
         self.states.insert(hash, state);
         self.blocks.insert(hash, block);
         let siblings = self.recent.entry(number).or_default();
@@ -258,7 +270,7 @@ impl BlockTree {
     }
 
     fn prune(&mut self) {
-        let lowest = self.head.number().saturating_sub(STATES_KEPT);
+        let lowest = self.head.number().saturating_sub(self.kept.states);
         let recent = self.recent.split_off(&lowest);
         for (number, hashes) in std::mem::replace(&mut self.recent, recent) {
             for hash in hashes {
@@ -291,4 +303,14 @@ impl BlockTree {
             }
         }
     }
+}
+
+/// How many accounts and slots a state has.
+fn entries(state: &MemoryState) -> usize {
+    state.iter().map(|(_, _, slots)| 1 + slots.count()).sum()
+}
+
+/// How many accounts and slots a diff names.
+fn entries_of_diff(diff: &Diff) -> usize {
+    diff.accounts.values().map(|change| 1 + change.slots.len()).sum()
 }

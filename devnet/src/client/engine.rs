@@ -1,16 +1,15 @@
 //! The Engine API, and the method that builds a block of given transactions.
 
-use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId};
 use preconf_chain::Transaction;
-use preconf_engine::RpcError;
 use preconf_engine::rpc::{Params, code};
+use preconf_engine::{BerachainAttributes, ForkchoiceVersion, PayloadVersion, RpcError};
 use serde_json::json;
 
 use super::build::Contents;
 use super::methods::{Answer, Method, answer};
-use super::{ClientError, ExecutionClient, PayloadContext};
+use super::{Attributes, ClientError, ExecutionClient, PayloadContext};
 
 /// The most transactions that a block can be asked to be built of.
 const MAX_TRANSACTIONS: usize = 100_000;
@@ -19,55 +18,90 @@ const MAX_TRANSACTIONS: usize = 100_000;
 const MAX_WITHDRAWALS: usize = 65_536;
 
 pub(crate) const METHODS: &[Method] = &[
-    Method::new("engine_newPayloadV3", |client, params| new_payload(client, params, false)),
-    Method::new("engine_newPayloadV4", |client, params| new_payload(client, params, true)),
-    Method::new("engine_forkchoiceUpdatedV3", fork_choice_updated),
-    Method::new("engine_getPayloadV3", get_payload_v3),
-    Method::new("engine_getPayloadV4", get_payload_v4),
+    Method::new("engine_newPayloadV3", |client, params| {
+        new_payload(client, params, PayloadVersion::V3)
+    }),
+    Method::new("engine_newPayloadV4", |client, params| {
+        new_payload(client, params, PayloadVersion::V4)
+    }),
+    Method::new("engine_newPayloadV4P11", |client, params| {
+        new_payload(client, params, PayloadVersion::V4P11)
+    }),
+    Method::new("engine_forkchoiceUpdatedV3", |client, params| {
+        fork_choice_updated(client, params, ForkchoiceVersion::V3)
+    }),
+    Method::new("engine_forkchoiceUpdatedV3P11", |client, params| {
+        fork_choice_updated(client, params, ForkchoiceVersion::V3P11)
+    }),
+    Method::new("engine_getPayloadV3", |client, params| {
+        get_payload(client, params, PayloadVersion::V3)
+    }),
+    Method::new("engine_getPayloadV4", |client, params| {
+        get_payload(client, params, PayloadVersion::V4)
+    }),
+    Method::new("engine_getPayloadV5", |client, params| {
+        get_payload(client, params, PayloadVersion::V5)
+    }),
+    Method::new("engine_getPayloadV4P11", |client, params| {
+        get_payload(client, params, PayloadVersion::V4P11)
+    }),
     Method::new("engine_exchangeCapabilities", exchange_capabilities),
     Method::new("engine_getClientVersionV1", client_version),
 ];
 
 pub(crate) const TESTING: &[Method] = &[Method::new("testing_buildBlockV1", build_block)];
 
-fn new_payload(client: &ExecutionClient, params: &Params, has_requests: bool) -> Answer {
+fn new_payload(client: &ExecutionClient, params: &Params, version: PayloadVersion) -> Answer {
     let payload: ExecutionPayloadV3 = params.required(0, "executionPayload")?;
+    let timestamp = payload.payload_inner.payload_inner.timestamp;
+    version.check_new_payload(&client.spec, timestamp)?;
+    let (has_requests, has_key) = match version {
+        PayloadVersion::V3 => (false, false),
+        PayloadVersion::V4 | PayloadVersion::V5 => (true, false),
+        PayloadVersion::V4P11 => (true, true),
+    };
     let requests = has_requests.then(|| params.required::<Vec<Bytes>>(3, "executionRequests"));
+    let key = has_key.then(|| params.required(4, "parentProposerPubKey"));
     let context = PayloadContext {
         versioned_hashes: params.required(1, "expectedBlobVersionedHashes")?,
         parent_beacon_block_root: params.required(2, "parentBeaconBlockRoot")?,
         requests: requests.transpose()?,
+        prev_proposer_pubkey: key.transpose()?,
     };
     answer(&client.new_payload(payload, &context)?)
 }
 
-fn fork_choice_updated(client: &ExecutionClient, params: &Params) -> Answer {
+fn fork_choice_updated(
+    client: &ExecutionClient,
+    params: &Params,
+    version: ForkchoiceVersion,
+) -> Answer {
     let state: ForkchoiceState = params.required(0, "forkchoiceState")?;
-    let attributes: Option<PayloadAttributes> = params.optional(1, "payloadAttributes")?;
+    let name = "payloadAttributes";
+    let attributes: Option<Attributes> = match version {
+        ForkchoiceVersion::V3 => {
+            params.optional::<PayloadAttributes>(1, name)?.map(Attributes::from)
+        }
+        ForkchoiceVersion::V3P11 => {
+            params.optional::<BerachainAttributes>(1, name)?.map(Attributes::from)
+        }
+    };
     if let Some(attributes) = &attributes {
-        check_withdrawals(attributes.withdrawals.as_deref().unwrap_or_default())?;
+        check_withdrawals(attributes)?;
     }
     answer(&client.fork_choice_updated(state, attributes)?)
 }
 
-fn get_payload_v3(client: &ExecutionClient, params: &Params) -> Answer {
+fn get_payload(client: &ExecutionClient, params: &Params, version: PayloadVersion) -> Answer {
     let id: PayloadId = params.required(0, "payloadId")?;
     let built = client.payload(id)?;
-    if client.has_requests(&built) {
-        let reason = "from Prague on it is getPayloadV4";
-        return Err(ClientError::UnsupportedFork { reason }.into());
+    version.check_get_payload(&client.spec, built.block.header.timestamp)?;
+    match version {
+        PayloadVersion::V3 => answer(&built.envelope_v3()),
+        PayloadVersion::V4 => answer(&built.envelope_v4()),
+        PayloadVersion::V5 => answer(&built.envelope_v5()),
+        PayloadVersion::V4P11 => answer(&built.envelope_v4_p11()),
     }
-    answer(&built.envelope_v3())
-}
-
-fn get_payload_v4(client: &ExecutionClient, params: &Params) -> Answer {
-    let id: PayloadId = params.required(0, "payloadId")?;
-    let built = client.payload(id)?;
-    if !client.has_requests(&built) {
-        let reason = "getPayloadV4 is for Prague and later";
-        return Err(ClientError::UnsupportedFork { reason }.into());
-    }
-    answer(&built.envelope_v4())
 }
 
 fn exchange_capabilities(_: &ExecutionClient, params: &Params) -> Answer {
@@ -90,10 +124,10 @@ fn client_version(_: &ExecutionClient, _: &Params) -> Answer {
 /// `testing_buildBlockV1`: without a list of transactions, what waits is taken.
 fn build_block(client: &ExecutionClient, params: &Params) -> Answer {
     let parent: B256 = params.required(0, "parentBlockHash")?;
-    let attributes: PayloadAttributes = params.required(1, "payloadAttributes")?;
+    let attributes = attributes(client, params, 1)?;
     let encoded: Option<Vec<Bytes>> = params.optional(2, "transactions")?;
     let extra_data: Option<Bytes> = params.optional(3, "extraData")?;
-    check_withdrawals(attributes.withdrawals.as_deref().unwrap_or_default())?;
+    check_withdrawals(&attributes)?;
     let contents = match encoded {
         None => Contents::Pool,
         Some(encoded) if encoded.len() > MAX_TRANSACTIONS => {
@@ -103,8 +137,25 @@ fn build_block(client: &ExecutionClient, params: &Params) -> Answer {
         Some(encoded) => Contents::Exactly(decode(encoded)?),
     };
     let extra_data = extra_data.unwrap_or_else(|| client.config.extra_data.clone());
-    let built = client.build(parent, &attributes, contents, extra_data)?;
-    answer(&built.envelope_v4())
+    let timestamp = attributes.ethereum.timestamp;
+    let built = client.build(parent, attributes, contents, extra_data)?;
+    if client.spec.has_cell_proofs_at(timestamp) {
+        return answer(&built.envelope_v5());
+    }
+    answer(&built.envelope_v4_p11())
+}
+
+/// Attributes of the chain that this is.
+fn attributes(
+    client: &ExecutionClient,
+    params: &Params,
+    index: usize,
+) -> Result<Attributes, RpcError> {
+    let ethereum: PayloadAttributes = params.required(index, "payloadAttributes")?;
+    if client.spec.is_prague1_active_at_timestamp(ethereum.timestamp) {
+        return params.required::<BerachainAttributes>(index, "payloadAttributes").map(Into::into);
+    }
+    Ok(ethereum.into())
 }
 
 fn decode(encoded: Vec<Bytes>) -> Result<Vec<Transaction>, ClientError> {
@@ -115,7 +166,8 @@ fn decode(encoded: Vec<Bytes>) -> Result<Vec<Transaction>, ClientError> {
     decoded.collect()
 }
 
-fn check_withdrawals(withdrawals: &[Withdrawal]) -> Result<(), RpcError> {
+fn check_withdrawals(attributes: &Attributes) -> Result<(), RpcError> {
+    let withdrawals = attributes.ethereum.withdrawals.as_deref().unwrap_or_default();
     if withdrawals.len() <= MAX_WITHDRAWALS {
         return Ok(());
     }

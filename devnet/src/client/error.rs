@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use alloy_primitives::B256;
+use preconf_chain::{BuildingRefused, HeaderError};
 use preconf_engine::RpcError;
 use preconf_engine::payload::PayloadError;
 use preconf_engine::rpc::code;
@@ -13,11 +14,11 @@ use preconf_state::NeedState;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The method's version is not that of the payload's or the attributes' fork.
-    #[error("Unsupported fork: {reason}")]
-    UnsupportedFork {
-        /// Which version belongs to which fork.
-        reason: &'static str,
-    },
+    #[error("{}", .0.message)]
+    Version(RpcError),
+    /// No block may be built for this time.
+    #[error("building a block")]
+    Building(#[source] BuildingRefused),
     /// No payload is being built under the id.
     #[error("Unknown payload")]
     UnknownPayload,
@@ -64,7 +65,7 @@ pub enum ClientError {
     Execution(#[source] ExecutionError),
     /// What was built is not a block of this chain.
     #[error("checking the header that was built")]
-    Header(#[source] preconf_chain::HeaderError),
+    Header(#[source] HeaderError),
     /// The state after a block lacks something that a complete state has.
     #[error("reading a complete state")]
     Incomplete(#[source] NeedState),
@@ -73,12 +74,13 @@ pub enum ClientError {
 impl From<ClientError> for RpcError {
     fn from(error: ClientError) -> Self {
         let code = match &error {
-            ClientError::UnsupportedFork { .. } => code::UNSUPPORTED_FORK,
+            ClientError::Version(refusal) => refusal.code,
             ClientError::UnknownPayload => code::UNKNOWN_PAYLOAD,
             ClientError::InvalidForkchoice { .. } => code::INVALID_FORKCHOICE_STATE,
             ClientError::InvalidAttributes { .. } => code::INVALID_PAYLOAD_ATTRIBUTES,
             ClientError::Requests(_) => code::INVALID_PARAMS,
-            ClientError::NoState(_)
+            ClientError::Building(_)
+            | ClientError::NoState(_)
             | ClientError::Malformed { .. }
             | ClientError::Transaction { .. }
             | ClientError::Header(_) => code::SERVER_ERROR,

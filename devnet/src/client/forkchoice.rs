@@ -7,18 +7,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_engine::{
-    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
-    PayloadStatusEnum,
+    ForkchoiceState, ForkchoiceUpdated, PayloadId, PayloadStatus, PayloadStatusEnum,
 };
 use preconf_engine::payload_id::payload_id;
 use preconf_state::{Account, StateReader};
 use tracing::info;
 
+use super::attributes::Attributes;
 use super::build::BuiltBlock;
 use super::chain::{BlockState, HeadChange};
+use super::pool::Rules;
 use super::{ClientError, ExecutionClient};
 
 /// How many payloads are kept. The oldest go first.
@@ -33,15 +33,16 @@ pub(crate) struct Payloads(VecDeque<Payload>);
 pub(crate) struct Payload {
     pub(crate) id: PayloadId,
     pub(crate) parent: B256,
-    pub(crate) attributes: PayloadAttributes,
+    pub(crate) attributes: Attributes,
     /// It is built when it is fetched, with what waits by then, and stays as it is.
     pub(crate) built: Option<Arc<BuiltBlock>>,
 }
 
 impl Payloads {
     /// Takes note that a payload is wanted. One that was fetched before is built anew.
-    fn want(&mut self, parent: B256, attributes: PayloadAttributes) -> PayloadId {
-        let id = payload_id(parent, &attributes, None);
+    fn want(&mut self, parent: B256, attributes: Attributes) -> PayloadId {
+        let key = attributes.prev_proposer_pubkey.as_ref();
+        let id = payload_id(parent, &attributes.ethereum, key);
         self.0.retain(|payload| payload.id != id);
         if self.0.len() == PAYLOADS_KEPT {
             self.0.pop_front();
@@ -64,7 +65,7 @@ impl Payloads {
 }
 
 impl ExecutionClient {
-    /// `engine_forkchoiceUpdatedV3`.
+    /// `engine_forkchoiceUpdatedV3`, and on Berachain `V3P11`.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl ExecutionClient {
     pub fn fork_choice_updated(
         &self,
         state: ForkchoiceState,
-        attributes: Option<PayloadAttributes>,
+        attributes: Option<Attributes>,
     ) -> Result<ForkchoiceUpdated, ClientError> {
         let head = state.head_block_hash;
         if head.is_zero() {
@@ -97,7 +98,7 @@ impl ExecutionClient {
     /// Moves the head and returns its timestamp; `None` if it is not known.
     fn switch_head(&self, state: &ForkchoiceState) -> Result<Option<u64>, ClientError> {
         let ForkchoiceState { head_block_hash, safe_block_hash, finalized_block_hash } = *state;
-        let (change, timestamp, state, gas_limit) = {
+        let (change, head, state) = {
             let mut tree = self.tree.write();
             if tree.block(&head_block_hash).is_none() {
                 return Ok(None);
@@ -114,15 +115,18 @@ impl ExecutionClient {
             let too_far = ClientError::InvalidForkchoice { reason };
             let change = tree.set_head(&head_block_hash).ok_or(too_far)?;
             tree.set_final(safe_block_hash, finalized_block_hash);
+            let change = Arc::new(change);
+            // Nobody listening is no failure.
             for added in &change.added {
-                // Nobody listening is no failure.
                 self.heads.send(added.clone()).ok();
             }
-            let head = tree.head();
+            self.head_changes.send(change.clone()).ok();
+            let head = tree.head().clone();
             let state = tree.state(&head.hash).ok_or(ClientError::NoState(head.hash))?;
-            (change, head.header().timestamp, state, head.header().gas_limit)
+            (change, head, state)
         };
-        self.update_pool(&change, &state, gas_limit);
+        let timestamp = head.header().timestamp;
+        self.update_pool(&change, &state, Rules::of(&self.spec, head.header()));
         if let Some(head) = change.added.last() {
             let (number, transactions) = (head.number(), head.transactions.len());
             info!(number, hash = %head.hash, transactions, "new head");
@@ -133,7 +137,7 @@ impl ExecutionClient {
         Ok(Some(timestamp))
     }
 
-    fn update_pool(&self, change: &HeadChange, state: &BlockState, gas_limit: u64) {
+    fn update_pool(&self, change: &HeadChange, state: &BlockState, rules: Rules) {
         let mut pool = self.pool.lock();
         let added = change.added.iter().flat_map(|block| &block.transactions);
         if change.removed.is_empty() {
@@ -144,26 +148,25 @@ impl ExecutionClient {
         }
         let removed = change.removed.iter().flat_map(|block| &block.transactions);
         let account = |address| account(state, address);
-        pool.rebuild(removed.cloned().collect(), account, self.spec.chain_id(), gas_limit);
+        pool.rebuild(removed.cloned().collect(), account, rules);
     }
 
     fn check_attributes(
         &self,
-        attributes: &PayloadAttributes,
+        attributes: &Attributes,
         head_timestamp: u64,
     ) -> Result<(), ClientError> {
         let refuse = |reason: String| Err(ClientError::InvalidAttributes { reason });
-        if attributes.withdrawals.is_none() {
+        let Attributes { ethereum, .. } = attributes;
+        if ethereum.withdrawals.is_none() {
             return refuse("withdrawals are missing".to_owned());
         }
-        if attributes.parent_beacon_block_root.is_none() {
+        if ethereum.parent_beacon_block_root.is_none() {
             return refuse("parentBeaconBlockRoot is missing".to_owned());
         }
-        if !self.spec.is_cancun_active_at_timestamp(attributes.timestamp) {
-            let reason = "forkchoiceUpdatedV3 is for Cancun and later";
-            return Err(ClientError::UnsupportedFork { reason });
-        }
-        let timestamp = attributes.timestamp;
+        let timestamp = ethereum.timestamp;
+        let version = attributes.version().check_attributes(&self.spec, timestamp);
+        version.map_err(ClientError::Version)?;
         if timestamp <= head_timestamp {
             return refuse(format!(
                 "timestamp {timestamp} is not after the head's {head_timestamp}"

@@ -1,5 +1,9 @@
 //! How a method is offered: a name, and a function from parameters to a result.
 //!
+//! The table of all methods is [`super::engine::METHODS`] and [`super::engine::TESTING`] (what a
+//! consensus client asks, and a test) and [`super::eth::methods`] (what everybody asks). A method
+//! that is not in it does not exist; subscriptions are apart, in [`super::subscriptions`].
+//!
 //! Methods know nothing of sockets or tasks; [`super::server`] runs them, away from the runtime.
 
 use preconf_engine::RpcError;

@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use alloy_eips::eip7685::Requests;
-use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadStatus, PayloadStatusEnum};
-use preconf_chain::{Block, TrieAccountParts, state_root};
+use preconf_chain::{Block, ProposerPublicKey, TrieAccountParts, state_root};
+use preconf_engine::PayloadVersion;
 use preconf_engine::payload::{
     BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes,
 };
-use preconf_evm::{BlockError, ExecutionError, execute_block};
+use preconf_evm::{BlockError, ExecutionError, Outcome, execute_block};
 use preconf_state::{Diff, MemoryState};
 use tracing::{debug, info};
 
@@ -35,6 +35,19 @@ pub struct PayloadContext {
     pub parent_beacon_block_root: B256,
     /// The execution requests; none before Prague.
     pub requests: Option<Vec<Bytes>>,
+    /// The key of the previous block's proposer, on Berachain since Prague1.
+    pub prev_proposer_pubkey: Option<ProposerPublicKey>,
+}
+
+impl PayloadContext {
+    /// The version of newPayload it comes with.
+    const fn version(&self) -> PayloadVersion {
+        match (&self.requests, self.prev_proposer_pubkey) {
+            (_, Some(_)) => PayloadVersion::V4P11,
+            (Some(_), None) => PayloadVersion::V4,
+            (None, None) => PayloadVersion::V3,
+        }
+    }
 }
 
 /// Blocks that are not valid, and why.
@@ -55,7 +68,7 @@ impl InvalidBlocks {
 }
 
 impl ExecutionClient {
-    /// `engine_newPayloadV3` (without requests) and `V4` (with them).
+    /// `engine_newPayloadV3` (without requests), `V4` (with them) and `V4P11` (with a key).
     ///
     /// # Errors
     ///
@@ -67,12 +80,13 @@ impl ExecutionClient {
         context: &PayloadContext,
     ) -> Result<PayloadStatus, ClientError> {
         let timestamp = payload.payload_inner.payload_inner.timestamp;
-        self.check_payload_version(timestamp, context.requests.is_some())?;
+        let version = context.version().check_new_payload(&self.spec, timestamp);
+        version.map_err(ClientError::Version)?;
         let requests_hash = context.requests.as_deref().map(requests_hash).transpose();
         let beside = BesidePayload {
             parent_beacon_block_root: Some(context.parent_beacon_block_root),
             requests_hash: requests_hash.map_err(ClientError::Requests)?,
-            prev_proposer_pubkey: None,
+            prev_proposer_pubkey: context.prev_proposer_pubkey,
         };
         let _turn = self.changes.lock();
         let parent = payload.payload_inner.payload_inner.parent_hash;
@@ -86,18 +100,6 @@ impl ExecutionClient {
             info!(%hash, error = validation_error, "invalid payload");
         }
         Ok(status)
-    }
-
-    fn check_payload_version(&self, timestamp: u64, has_requests: bool) -> Result<(), ClientError> {
-        let prague = self.spec.is_prague_active_at_timestamp(timestamp);
-        let unsupported = |reason| Err(ClientError::UnsupportedFork { reason });
-        match (has_requests, prague) {
-            (true, true) => Ok(()),
-            (true, false) => unsupported("newPayloadV4 is for Prague and later"),
-            (false, true) => unsupported("from Prague on it is newPayloadV4"),
-            (false, false) if self.spec.is_cancun_active_at_timestamp(timestamp) => Ok(()),
-            (false, false) => unsupported("newPayloadV3 is for Cancun"),
-        }
     }
 
     /// The answer to a payload that is no block at all.
@@ -150,7 +152,8 @@ impl ExecutionClient {
                 (_, _) => return Ok(PayloadStatus::from_status(PayloadStatusEnum::Syncing)),
             }
         };
-        match self.execute(hash, block, &parent, state, context) {
+        let requests = context.requests.clone().map(Requests::new);
+        match self.execute(hash, block, &parent, state, requests.as_ref()) {
             Ok(executed) => {
                 let Executed { block, diff, full } = executed;
                 debug!(%hash, number = block.number(), "valid payload");
@@ -169,20 +172,38 @@ impl ExecutionClient {
         status
     }
 
-    fn execute(
+    /// Executes a block on the state after its parent; `requests` are what came with it.
+    pub(crate) fn execute(
         &self,
         hash: B256,
         block: Block,
         parent: &ChainBlock,
         state: BlockState,
-        context: &PayloadContext,
+        requests: Option<&Requests>,
     ) -> Result<Executed, Verdict> {
-        let requests = context.requests.clone().map(Requests::new);
-        let outcome =
-            execute_block(&self.spec, parent.header(), &block, requests.as_ref(), state.clone())
-                .map_err(verdict)?;
+        let outcome = execute_block(&self.spec, parent.header(), &block, requests, state.clone());
+        Executed::new(hash, block, Vec::new(), outcome.map_err(verdict)?, &state)
+    }
+}
+
+/// A valid block and the state after it.
+pub(crate) struct Executed {
+    pub(crate) block: ChainBlock,
+    pub(crate) diff: Diff,
+    pub(crate) full: MemoryState,
+}
+
+impl Executed {
+    /// Compares the root of the state after a block with what its header says.
+    pub(crate) fn new(
+        hash: B256,
+        block: Block,
+        intermediate_roots: Vec<B256>,
+        outcome: Outcome<Arc<MemoryState>>,
+        before: &BlockState,
+    ) -> Result<Self, Verdict> {
         let diff = outcome.diff();
-        let full = state_after(&state, &diff);
+        let full = state_after(before, &diff);
         let (got, expected) = (root_of(&full), block.header.state_root);
         if got != expected {
             let error = format!("mismatched block state root: got {got}, expected {expected}");
@@ -193,26 +214,20 @@ impl ExecutionClient {
             block,
             transactions: outcome.transactions,
             receipts: outcome.receipts,
+            intermediate_roots,
             requests: outcome.requests,
         };
-        Ok(Executed { block, diff, full })
+        Ok(Self { block, diff, full })
     }
 }
 
-/// A valid block and the state after it.
-struct Executed {
-    block: ChainBlock,
-    diff: Diff,
-    full: MemoryState,
-}
-
 /// Why a block does not enter the tree.
-enum Verdict {
+pub(crate) enum Verdict {
     Invalid(String),
     Failed(ClientError),
 }
 
-fn verdict(error: BlockError) -> Verdict {
+pub(crate) fn verdict(error: BlockError) -> Verdict {
     match error {
         BlockError::NeedState(keys) => {
             Verdict::Failed(ClientError::Execution(ExecutionError::NeedState(keys)))
@@ -221,6 +236,8 @@ fn verdict(error: BlockError) -> Verdict {
         | BlockError::Sender { .. }
         | BlockError::Transaction { .. }
         | BlockError::Execution(_)
+        | BlockError::TooLarge { .. }
+        | BlockError::Prague3(_)
         | BlockError::Mismatch { .. }) => Verdict::Invalid(in_words(&error)),
     }
 }

@@ -40,6 +40,11 @@ pub(crate) fn spec() -> Arc<ChainSpec> {
 
 /// The same with another time of Prague, or without it.
 pub(crate) fn spec_with(prague: Value) -> Arc<ChainSpec> {
+    Arc::new(ChainSpec::from_genesis_json(&genesis(prague).to_string()).unwrap())
+}
+
+/// The genesis of those rules.
+pub(crate) fn genesis(prague: Value) -> Value {
     let mut alloc = Map::new();
     for (address, code) in system_contracts() {
         alloc
@@ -50,7 +55,7 @@ pub(crate) fn spec_with(prague: Value) -> Arc<ChainSpec> {
         alloc.insert(signer(seed).address().to_string(), rich);
     }
     let blobs = json!({ "target": 6, "max": 9, "baseFeeUpdateFraction": 5007716 });
-    let genesis = json!({
+    json!({
         "config": {
             "chainId": CHAIN_ID,
             "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
@@ -63,8 +68,7 @@ pub(crate) fn spec_with(prague: Value) -> Arc<ChainSpec> {
         },
         "gasLimit": "0x1c9c380", "timestamp": "0x64", "difficulty": "0x0", "nonce": "0x0",
         "alloc": alloc,
-    });
-    Arc::new(ChainSpec::from_genesis_json(&genesis.to_string()).unwrap())
+    })
 }
 
 /// A client and the connections to its two ports.

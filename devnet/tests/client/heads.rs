@@ -1,4 +1,4 @@
-//! New heads over a WebSocket.
+//! What happens, told over a WebSocket.
 
 use alloy_primitives::{Address, B256};
 use jsonrpsee::core::ClientError;
@@ -6,7 +6,10 @@ use jsonrpsee::core::client::{ClientT, Subscription, SubscriptionClientT};
 use jsonrpsee::rpc_params;
 use jsonrpsee::ws_client::{WsClient, WsClientBuilder};
 use preconf_chain::Header;
+use preconf_chain::rpc::{RpcLog, RpcTransaction};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::harness::*;
@@ -26,9 +29,9 @@ async fn subscribe(node: &Node) -> (WsClient, Subscription<Head>) {
     (connection, heads.unwrap())
 }
 
-async fn next(heads: &mut Subscription<Head>) -> Head {
-    let head = timeout(DEADLINE, heads.next()).await.expect("a head comes in time");
-    head.expect("the subscription goes on").unwrap()
+async fn next<T: DeserializeOwned>(news: &mut Subscription<T>) -> T {
+    let item = timeout(DEADLINE, news.next()).await.expect("it comes in time");
+    item.expect("the subscription goes on").unwrap()
 }
 
 #[tokio::test]
@@ -52,12 +55,59 @@ async fn every_block_that_becomes_canonical_is_announced_in_order() {
 }
 
 #[tokio::test]
+async fn logs_are_told_when_they_come_and_when_they_go() {
+    let (node, other) = (Node::start().await, Node::start().await);
+    let url = format!("ws://{}", node.running.rpc_addr);
+    let connection = WsClientBuilder::new().build(url).await.unwrap();
+    let topic = B256::with_last_byte(42);
+    let params = rpc_params!["logs", json!({ "topics": [topic] })];
+    let logs = connection.subscribe("eth_subscribe", params, "eth_unsubscribe").await;
+    let mut logs: Subscription<RpcLog> = logs.unwrap();
+
+    let contract = signer(2).address().create(0);
+    node.send(&create(2, 0, STORE)).await;
+    node.send(&call(2, 1, contract, 9)).await;
+    node.advance().await;
+    let log = next(&mut logs).await;
+    assert_eq!((log.address, log.removed), (contract, false));
+    assert_eq!(log.block_hash, Some(node.client.head().hash));
+
+    let branch = [other.advance().await, other.advance().await];
+    for envelope in &branch {
+        assert!(node.new_payload(envelope, &[]).await.is_valid());
+    }
+    node.make_head(hash_of(&branch[1])).await;
+    assert_eq!(next(&mut logs).await, RpcLog { removed: true, ..log });
+}
+
+#[tokio::test]
+async fn transactions_are_told_as_they_arrive() {
+    let node = Node::start().await;
+    let url = format!("ws://{}", node.running.rpc_addr);
+    let connection = WsClientBuilder::new().build(url).await.unwrap();
+    let kind = "newPendingTransactions";
+    let subscribe = async |params| {
+        connection.subscribe::<Value, _>("eth_subscribe", params, "eth_unsubscribe").await
+    };
+    let mut hashes = subscribe(rpc_params![kind]).await.unwrap();
+    let mut whole = subscribe(rpc_params![kind, true]).await.unwrap();
+    assert!(subscribe(rpc_params![kind, 1]).await.is_err());
+    for nonce in 0..2 {
+        let transaction = transfer(1, nonce, Address::ZERO, 1);
+        node.send(&transaction).await;
+        assert_eq!(next(&mut hashes).await, json!(transaction.hash()));
+        let shown: RpcTransaction = serde_json::from_value(next(&mut whole).await).unwrap();
+        assert_eq!(shown.to_transaction(), transaction);
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_to_anything_else_is_refused() {
     let node = Node::start().await;
     let url = format!("ws://{}", node.running.rpc_addr);
     let connection = WsClientBuilder::new().build(url).await.unwrap();
     let refused: Result<Subscription<Head>, _> =
-        connection.subscribe("eth_subscribe", rpc_params!["logs", ()], "eth_unsubscribe").await;
+        connection.subscribe("eth_subscribe", rpc_params!["syncing"], "eth_unsubscribe").await;
     let Err(ClientError::Call(error)) = refused else { panic!("not refused") };
     assert_eq!(error.code(), -32602);
     // The connection goes on.

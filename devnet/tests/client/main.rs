@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod berachain;
+mod blobs;
 mod building;
 mod engine_api;
+mod filters;
 mod harness;
 mod heads;
+mod import;
 mod reads;
 mod upstream;

@@ -6,7 +6,7 @@ use alloy_rpc_types_eth::FeeHistory;
 use alloy_sol_types::{Revert, SolError};
 use preconf_chain::Transaction;
 use preconf_chain::rpc::{RpcBlock, RpcLog, RpcReceipt, RpcTransaction};
-use preconf_devnet::client::{BlocksKept, ClientConfig, ExecutionClient, PayloadContext};
+use preconf_devnet::client::{ClientConfig, ExecutionClient, Kept, PayloadContext};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -84,8 +84,8 @@ async fn a_block_that_is_not_there_or_not_canonical_is_refused() {
     for (block, code) in [
         (strict, -32000),
         (json!({ "blockHash": B256::repeat_byte(1) }), -32001),
-        (json!("0x7"), -32001),
-        (json!("safe"), -32001),
+        (json!("0x7"), -32000),
+        (json!("safe"), -32000),
         (json!("0xzz"), -32602),
     ] {
         let refusal = node.refusal("eth_getBalance", (RECIPIENT, &block)).await;
@@ -172,10 +172,16 @@ async fn logs_are_found_by_range_hash_address_and_topic() {
         json!({ "fromBlock": "0x0", "toBlock": "0x1" }),
         json!({ "address": RECIPIENT }),
         json!({ "topics": [B256::ZERO] }),
-        json!({ "fromBlock": "0x5", "toBlock": "0x9" }),
     ] {
         let logs: Vec<RpcLog> = node.call("eth_getLogs", [&filter]).await;
         assert!(logs.is_empty(), "{filter}");
+    }
+    for filter in [
+        json!({ "fromBlock": "0x2", "toBlock": "0x9" }),
+        json!({ "fromBlock": "0x2", "toBlock": "0x1" }),
+        json!({ "fromBlock": "0x2", "blockHash": head }),
+    ] {
+        assert_eq!(node.refusal("eth_getLogs", [&filter]).await.code, -32602, "{filter}");
     }
 }
 
@@ -255,7 +261,7 @@ fn extend(client: &ExecutionClient, blocks: u64) {
             head_block_hash: hash,
             ..Default::default()
         };
-        let wanted = client.fork_choice_updated(state(head.hash), Some(attributes)).unwrap();
+        let wanted = client.fork_choice_updated(state(head.hash), Some(attributes.into())).unwrap();
         let built = client.payload(wanted.payload_id.unwrap()).unwrap();
         let envelope = built.envelope_v4();
         let context = PayloadContext {
@@ -271,8 +277,8 @@ fn extend(client: &ExecutionClient, blocks: u64) {
 
 #[tokio::test]
 async fn states_are_kept_for_256_blocks_and_blocks_for_longer() {
-    let blocks_kept = BlocksKept { blocks: 280, ..BlocksKept::default() };
-    let node = Node::with(spec(), ClientConfig { blocks_kept, ..ClientConfig::default() }).await;
+    let kept = Kept { blocks: 280, ..Kept::default() };
+    let node = Node::with(spec(), ClientConfig { kept, ..ClientConfig::default() }).await;
     let waiting = transfer(1, 0, RECIPIENT, 5);
     node.send(&waiting).await;
     let client = node.client.clone();

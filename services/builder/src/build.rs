@@ -2,28 +2,33 @@
 //!
 //! Orders come in through a bounded queue, effects go out through another. The thread sleeps until
 //! the next flashblock is due or an order arrives; it never polls, and it waits for nobody else.
+//! What the ingress offers can fill half of the queue; the rest is kept for the orders that builds
+//! depend on.
 
 use std::{
     convert::Infallible,
     sync::{
         Arc,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     time::Instant,
 };
 
 use alloy_primitives::{Address, B256, Bytes};
-use preconf_assembly::{Assembler, BuildId, Effect, PoolLimits, Timing, Wake};
+use preconf_assembly::{Assembler, BoxError, BuildId, Effect, Located, PoolLimits, Timing, Wake};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
 use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateCache};
 use tokio::sync::{mpsc, oneshot};
 
-/// How many orders may wait. Submissions are limited before they get here (see `ingress`), and
-/// everything else comes a few times in a block, so the queue is never full unless the thread hangs;
-/// then an order is refused.
+/// How many orders may wait. When [`OFFERS`] of the ingress wait, further ones are refused; all
+/// other orders come a few times in a block, so for them the queue is never full unless the thread
+/// hangs.
 const ORDERS: usize = 8_192;
+/// How many orders of the ingress may wait.
+const OFFERS: usize = ORDERS / 2;
 /// How many effects may wait for the sequencer, which only hands them on.
 const EFFECTS: usize = 256;
 /// How many orders are taken before the build goes on.
@@ -52,25 +57,98 @@ pub(crate) enum Order {
     Drop { build: BuildId },
     /// State that was missing is in memory.
     StateArrived { build: BuildId, keys: Vec<Key> },
+    /// State that was missing cannot be read.
+    StateFailed { build: BuildId, keys: Vec<Key>, cause: BoxError },
+    /// Where the execution client sees a promised transaction.
+    Located { build: BuildId, transaction: B256, located: Located },
     /// The flashblock that was on its way is out.
-    Published { build: BuildId },
+    Published { build: BuildId, index: u64 },
 }
 
 /// Gives orders to the build thread. Clones give orders to the same thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Orders(SyncSender<Order>);
+pub(crate) struct Orders {
+    queue: SyncSender<Queued>,
+    offers: Arc<AtomicUsize>,
+}
 
-/// The build thread is gone, or hangs.
+#[derive(Debug)]
+struct Queued {
+    order: Order,
+    is_offer: bool,
+}
+
+/// The build thread is gone, or hangs, or has more offers than it can look at.
 #[derive(Debug, thiserror::Error)]
 #[error("the build thread does not take orders")]
 pub(crate) struct NotTaken;
 
 impl Orders {
-    /// Gives an order. Does not wait.
+    /// Gives an order that a build depends on. Does not wait.
     pub(crate) fn give(&self, order: Order) -> Result<(), NotTaken> {
-        self.0.try_send(order).map_err(|error| match error {
+        self.queue(Queued { order, is_offer: false })
+    }
+
+    /// Gives an order for somebody outside. Does not wait.
+    pub(crate) fn offer(&self, order: Order) -> Result<(), NotTaken> {
+        if self.offers.fetch_add(1, Ordering::Relaxed) >= OFFERS {
+            self.offers.fetch_sub(1, Ordering::Relaxed);
+            return Err(NotTaken);
+        }
+        let queued = self.queue(Queued { order, is_offer: true });
+        if queued.is_err() {
+            self.offers.fetch_sub(1, Ordering::Relaxed);
+        }
+        queued
+    }
+
+    fn queue(&self, queued: Queued) -> Result<(), NotTaken> {
+        self.queue.try_send(queued).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => NotTaken,
         })
+    }
+}
+
+/// The other end of [`Orders`].
+pub(crate) struct OrderQueue {
+    queue: Receiver<Queued>,
+    offers: Arc<AtomicUsize>,
+}
+
+impl OrderQueue {
+    fn new() -> (Orders, Self) {
+        let (give, queue) = sync_channel(ORDERS);
+        let offers = Arc::<AtomicUsize>::default();
+        (Orders { queue: give, offers: offers.clone() }, Self { queue, offers })
+    }
+
+    /// The next order, or none when it is time to work; an error when no order can come any more.
+    fn wait(&self, wake: Wake) -> Result<Option<Order>, ()> {
+        match wake {
+            Wake::Now => Ok(None),
+            Wake::OnInput => {
+                self.queue.recv().map(|queued| Some(self.taken(queued))).map_err(|_| ())
+            }
+            Wake::At(until) => {
+                match self.queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(queued) => Ok(Some(self.taken(queued))),
+                    Err(RecvTimeoutError::Timeout) => Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => Err(()),
+                }
+            }
+        }
+    }
+
+    /// An order that waits already.
+    pub(crate) fn take(&self) -> Option<Order> {
+        self.queue.try_recv().ok().map(|queued| self.taken(queued))
+    }
+
+    fn taken(&self, Queued { order, is_offer }: Queued) -> Order {
+        if is_offer {
+            self.offers.fetch_sub(1, Ordering::Relaxed);
+        }
+        order
     }
 }
 
@@ -79,7 +157,7 @@ pub(crate) struct BuildThread {
     spec: Arc<ChainSpec>,
     timing: Timing,
     limits: PoolLimits,
-    orders: Receiver<Order>,
+    pub(crate) orders: OrderQueue,
     effects: mpsc::Sender<Effect<StateCache>>,
 }
 
@@ -90,9 +168,9 @@ impl BuildThread {
         timing: Timing,
         limits: PoolLimits,
     ) -> (Self, Orders, mpsc::Receiver<Effect<StateCache>>) {
-        let (give, orders) = sync_channel(ORDERS);
+        let (give, orders) = OrderQueue::new();
         let (effects, wanted) = mpsc::channel(EFFECTS);
-        (Self { spec, timing, limits, orders, effects }, Orders(give), wanted)
+        (Self { spec, timing, limits, orders, effects }, give, wanted)
     }
 
     /// Runs until nobody can give orders or wants effects any more.
@@ -101,8 +179,8 @@ impl BuildThread {
         let mut assembler = Assembler::new(spec, timing, limits);
         let mut wake = Wake::OnInput;
         loop {
-            let Ok(first) = wait(&orders, wake) else { return Ok(()) };
-            let more = orders.try_iter().take(ORDERS_AT_ONCE);
+            let Ok(first) = orders.wait(wake) else { return Ok(()) };
+            let more = std::iter::from_fn(|| orders.take()).take(ORDERS_AT_ONCE);
             for order in first.into_iter().chain(more) {
                 obey(&mut assembler, order);
             }
@@ -116,24 +194,11 @@ impl BuildThread {
     }
 }
 
-/// The next order, or none when it is time to work; an error when no order can come any more.
-fn wait(orders: &Receiver<Order>, wake: Wake) -> Result<Option<Order>, ()> {
-    match wake {
-        Wake::Now => Ok(None),
-        Wake::OnInput => orders.recv().map(Some).map_err(|_| ()),
-        Wake::At(until) => {
-            match orders.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(order) => Ok(Some(order)),
-                Err(RecvTimeoutError::Timeout) => Ok(None),
-                Err(RecvTimeoutError::Disconnected) => Err(()),
-            }
-        }
-    }
-}
-
-/// Whoever asked may have gone: an answer that nobody waits for is dropped.
+/// Whoever asked may have gone: an answer that nobody waits for is dropped, and a transaction whose
+/// sender was told that it was not taken is not.
 fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
     match order {
+        Order::Submit { answer, .. } if answer.is_closed() => {}
         Order::Submit { transaction, account, answer } => {
             let _ = answer.send(assembler.submit(transaction, account));
         }
@@ -159,6 +224,33 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
             }
         }
         Order::StateArrived { build, keys } => assembler.state_arrived(build, &keys),
-        Order::Published { build } => assembler.published(build),
+        Order::StateFailed { build, keys, cause } => assembler.state_failed(build, &keys, cause),
+        Order::Located { build, transaction, located } => {
+            assembler.located(build, &transaction, located);
+        }
+        Order::Published { build, index } => assembler.published(build, index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find() -> Order {
+        Order::Find { hash: B256::ZERO, answer: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn however_much_is_offered_an_order_that_a_build_depends_on_is_taken() {
+        let (orders, queue) = OrderQueue::new();
+        for _ in 0..OFFERS {
+            orders.offer(find()).unwrap();
+        }
+        assert!(orders.offer(find()).is_err());
+        orders.give(Order::Drop { build: BuildId(1) }).unwrap();
+
+        assert!(matches!(queue.take(), Some(Order::Find { .. })));
+        orders.offer(find()).unwrap();
+        assert!(orders.offer(find()).is_err());
     }
 }

@@ -1,16 +1,19 @@
 //! Flags, and the files they name.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use preconf_assembly::{PoolLimits, Timing};
 use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
 use preconf_engine::JwtSecret;
+use preconf_primitives::MAX_INDEX;
 use url::Url;
 
 /// A genesis file of a devnet with many accounts is a few megabytes.
 const MAX_GENESIS_BYTES: usize = 64 * 1024 * 1024;
+/// Deadlines of a build that make sense.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 
 /// Builds blocks in signed pieces, between a consensus client and its execution client.
 #[derive(Clone, Debug, Parser)]
@@ -81,15 +84,16 @@ pub struct Config {
     )]
     pub flashblock_interval_ms: u64,
 
-    /// From the start of a build to its end, if nobody asks for the block before.
+    /// From the start of a build to its end, if nobody asks for the block before: seconds as in `12`
+    /// or `1.5`, or with a unit as in `1500ms` or `2s`.
     #[arg(
         long = "builder.deadline",
         env = "PRECONF_BUILDER_DEADLINE",
-        default_value_t = 12,
-        value_parser = clap::value_parser!(u64).range(1..=600),
+        default_value = "12",
+        value_parser = parse_deadline,
         value_name = "SECONDS"
     )]
-    pub builder_deadline: u64,
+    pub builder_deadline: Duration,
 
     /// The gas limit that blocks move toward.
     #[arg(
@@ -153,6 +157,7 @@ impl Prepared {
     /// # Errors
     /// Names the file or flag that is wrong.
     pub fn read(config: &Config) -> Result<Self, ConfigError> {
+        config.check_session_length()?;
         let genesis = read_text(&config.genesis, MAX_GENESIS_BYTES)?;
         let spec = ChainSpec::from_genesis_json(&genesis)
             .map_err(|error| ConfigError::file(&config.genesis, error.to_string()))?;
@@ -177,11 +182,69 @@ impl Config {
     pub(crate) fn timing(&self) -> Timing {
         Timing {
             interval: Duration::from_millis(self.flashblock_interval_ms),
-            deadline: Duration::from_secs(self.builder_deadline),
+            deadline: self.builder_deadline,
         }
+    }
+
+    /// A session has room for so many flashblocks and no more.
+    fn check_session_length(&self) -> Result<(), ConfigError> {
+        let Timing { interval, deadline } = self.timing();
+        let heartbeats = deadline.as_nanos() / interval.as_nanos();
+        // Index 0 goes out before the first tick, and the last flashblock needs an index as well.
+        if heartbeats < u128::from(MAX_INDEX) {
+            return Ok(());
+        }
+        let reason = format!(
+            "a flashblock every {interval:?} for {deadline:?} is more than the {} that a session \
+             can have",
+            MAX_INDEX + 1
+        );
+        Err(ConfigError::flag("--builder.deadline", reason))
     }
 
     pub(crate) fn pool_limits(&self) -> PoolLimits {
         PoolLimits { minimum_tip: self.minimum_priority_fee, ..PoolLimits::default() }
+    }
+}
+
+fn parse_deadline(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(millis) => (millis, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.),
+    };
+    // Digits and a point: what else a float may be written as is not a duration.
+    let is_plain = number.starts_with(|first: char| first.is_ascii_digit())
+        && number.chars().all(|letter| letter.is_ascii_digit() || letter == '.');
+    let parsed = number.parse::<f64>().ok().filter(|_| is_plain);
+    let seconds = parsed.ok_or("expected seconds as in 2 or 1.5, or milliseconds as in 1500ms")?;
+    Duration::try_from_secs_f64(seconds * unit)
+        .ok()
+        .filter(|deadline| DEADLINES.contains(deadline))
+        .ok_or_else(|| format!("not in {:?}..={:?}", DEADLINES.start(), DEADLINES.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_seconds_or_has_a_unit() {
+        let cases = [
+            ("2", 2_000),
+            ("12", 12_000),
+            ("1.5", 1_500),
+            ("0.25", 250),
+            ("1500ms", 1_500),
+            ("2s", 2_000),
+            ("600", 600_000),
+        ];
+        for (text, millis) in cases {
+            assert_eq!(parse_deadline(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        let wrong =
+            ["", "0", "0ms", "5ms", "601", "-1", "+1", "1e3", "inf", "NaN", "2 s", "ms", "."];
+        for text in wrong {
+            assert!(parse_deadline(text).is_err(), "{text}");
+        }
     }
 }

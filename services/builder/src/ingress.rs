@@ -1,19 +1,30 @@
 //! Where transactions come in: decoded and checked here, taken by the pool on the build thread.
+//!
+//! Every wait has its deadline: for a place, for the sender's account (the upstream's own), and for
+//! the build thread. Who is refused because one of them is over may offer the transaction again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
+use preconf_assembly::check_intrinsic_gas;
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::{Account, Key, StateReader};
 use preconf_wire::ingress::IngressService;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, oneshot},
+    time::timeout,
+};
 
 use crate::{build::Order, sequencer::Sequencer};
 
-/// How many requests are served at once; more wait in their connections.
+/// How many requests are served at once; more wait for [`PLACE`].
 const AT_ONCE: usize = 1_024;
+/// How long a request may wait for its place.
+const PLACE: Duration = Duration::from_millis(500);
+/// How long the build thread may take to answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// The builder's ingress.
 pub(crate) struct Ingress {
@@ -40,11 +51,35 @@ impl Ingress {
             let detail = format!("gas {}, limit {}", envelope.gas_limit(), head.header.gas_limit);
             return Err(TransactionRefusal::new(Reason::GasLimitTooHigh, detail));
         }
+        // As the next block will count, whose fork is that of the head or a later one.
+        let (number, timestamp) = (head.header.number + 1, head.header.timestamp + 1);
+        check_intrinsic_gas(&self.sequencer.spec, number, timestamp, &transaction)?;
         let account = self.account(&head.cache, transaction.signer()).await?;
+        self.ask(|answer| Order::Submit { transaction, account, answer }).await?
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>, TransactionRefusal> {
+        match timeout(PLACE, self.room.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(not_ready("the builder is stopping")),
+            Err(_) => Err(not_ready("too many requests wait")),
+        }
+    }
+
+    /// What the build thread answers, if it does so in time. An order that it comes to later is not
+    /// carried out.
+    async fn ask<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    ) -> Result<T, TransactionRefusal> {
         let (answer, answered) = oneshot::channel();
-        let order = Order::Submit { transaction, account, answer };
-        self.sequencer.orders.give(order).map_err(|error| not_ready(&error.to_string()))?;
-        answered.await.unwrap_or_else(|_| Err(not_ready("the builder is stopping")))
+        let offered = self.sequencer.orders.offer(order(answer));
+        offered.map_err(|error| not_ready(&error.to_string()))?;
+        match timeout(ANSWER, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(not_ready("the builder is stopping")),
+            Err(_) => Err(not_ready("the build thread did not answer in time")),
+        }
     }
 
     async fn account(
@@ -62,25 +97,23 @@ impl Ingress {
 
 impl IngressService for Ingress {
     async fn submit(&self, transaction: Bytes) -> Result<B256, TransactionRefusal> {
-        let _room = self.room.acquire().await.map_err(|_| not_ready("the builder is stopping"))?;
-        let outcome = self.take(transaction).await;
+        let outcome = match self.place().await {
+            Ok(_place) => self.take(transaction).await,
+            Err(refusal) => Err(refusal),
+        };
         let label = outcome.as_ref().map_or_else(|refusal| refusal.reason.as_str(), |_| "accepted");
         self.sequencer.metrics.submission(label);
         outcome
     }
 
     async fn transaction(&self, hash: B256) -> Option<Bytes> {
-        let _room = self.room.acquire().await.ok()?;
-        let (answer, answered) = oneshot::channel();
-        self.sequencer.orders.give(Order::Find { hash, answer }).ok()?;
-        answered.await.ok().flatten()
+        let _place = self.place().await.ok()?;
+        self.ask(|answer| Order::Find { hash, answer }).await.ok().flatten()
     }
 
     async fn next_nonce(&self, sender: Address) -> Option<u64> {
-        let _room = self.room.acquire().await.ok()?;
-        let (answer, answered) = oneshot::channel();
-        self.sequencer.orders.give(Order::NextNonce { sender, answer }).ok()?;
-        answered.await.ok().flatten()
+        let _place = self.place().await.ok()?;
+        self.ask(|answer| Order::NextNonce { sender, answer }).await.ok().flatten()
     }
 }
 

@@ -30,6 +30,8 @@ mod publisher;
 mod sealing;
 mod sequencer;
 mod serve;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, Prepared};
 pub use serve::serve;

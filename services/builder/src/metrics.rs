@@ -18,6 +18,8 @@ pub(crate) enum BuildEnd {
     Sealed,
     /// It ended without a block of ours.
     Abandoned(AbandonReason),
+    /// The state that its block opens with could not be read.
+    NotOpened,
 }
 
 /// The metrics of a builder.
@@ -29,6 +31,8 @@ pub(crate) struct Metrics {
     payloads: Family<Counter, 1>,
     sealing: Histogram,
     retractions: Family<Counter, 1>,
+    lost_statements: Family<Counter, 2>,
+    heads: Family<Counter, 1>,
     submissions: Family<Counter, 1>,
     epoch: Gauge,
 }
@@ -67,6 +71,16 @@ impl Metrics {
                 "Preconfirmed transactions taken back, by cause.",
                 ["cause"],
             ),
+            lost_statements: registry.counters(
+                "lost_statements",
+                "Statements that the signer did not sign, by what they say and why not.",
+                ["statement", "cause"],
+            ),
+            heads: registry.counters(
+                "heads",
+                "Heads moved to, by whether the chain was followed back to the head before.",
+                ["followed"],
+            ),
             submissions: registry.counters(
                 "submissions",
                 "Transactions offered to the pool, by outcome.",
@@ -90,10 +104,19 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn lost_statement(&self, statement: &'static str, cause: &'static str) {
+        self.lost_statements.get([statement, cause]).inc();
+    }
+
+    pub(crate) fn head(&self, is_followed: bool) {
+        self.heads.get([if is_followed { "true" } else { "false" }]).inc();
+    }
+
     pub(crate) fn build_ended(&self, end: BuildEnd) {
         let label = match end {
             BuildEnd::Sealed => "sealed",
             BuildEnd::Abandoned(reason) => reason.as_str(),
+            BuildEnd::NotOpened => "not_opened",
         };
         self.builds.get([label]).inc();
     }

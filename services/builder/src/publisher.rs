@@ -3,15 +3,26 @@
 //! The publisher holds the lease and the open session. What the signer refuses or does not answer
 //! ends the build it belongs to: nothing unsigned is ever published, and nothing is published twice
 //! with another content. Retrying is safe, because identical content has an identical signature.
+//!
+//! Retractions and the ends of sessions are statements: they are owed until the signer has signed
+//! them (see [`statement`]). While something is owed nothing else is published, because the signer
+//! ends only the newest session; the lease is renewed all the same. Nobody waits for the publisher
+//! meanwhile: what does not fit into its queue ends the build it belongs to, and each build has its
+//! place there for its end.
+
+mod statement;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::B256;
 use preconf_assembly::{BuildId, Cut};
-use preconf_chassis::Shutdown;
+use preconf_chassis::{Backoff, Shutdown};
 use preconf_primitives::{
     AbandonReason, Arrival, Flashblock, FlashblockParts, Opening, PayloadId, Position, Progress,
     Retracted, Session, Succession,
@@ -22,18 +33,22 @@ use preconf_signing::{
 use preconf_telemetry::current_traceparent;
 use preconf_wire::{
     feed::FeedItem,
-    signer::{SealSession, SignerClient, SignerError},
+    signer::{SignerClient, SignerError},
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval_at},
+    time::{Instant, interval_at, sleep_until, timeout},
 };
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{feed::Feed, metrics::Metrics};
 
-/// How often a call to the signer is tried.
+use statement::{LEASE_LOST, Owed, Statement, cause};
+
+/// How often a flashblock is tried: its build ends then.
 const ATTEMPTS: u32 = 3;
+/// How long the last statements may take when the process stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What is to be published.
 #[derive(Debug)]
@@ -47,9 +62,9 @@ pub(crate) enum Outgoing {
         opening: Box<Opening>,
     },
     /// It has a flashblock.
-    Flashblock { build: BuildId, cut: Cut, is_last: bool },
-    /// It has become a block.
-    Sealed { build: BuildId, block_hash: B256, state_root: B256 },
+    Flashblock { build: BuildId, cut: Cut },
+    /// It has become a block, which its last flashblock completes.
+    Seal { build: BuildId, last: Cut, block_hash: B256, state_root: B256 },
     /// It ends without one.
     Abandon { build: BuildId, reason: AbandonReason },
 }
@@ -57,8 +72,8 @@ pub(crate) enum Outgoing {
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// A flashblock is out.
-    Flashblock { build: BuildId },
+    /// The flashblock with this index is out.
+    Flashblock { build: BuildId, index: u64 },
     /// The signer refused or did not answer: the build is over.
     Failed { build: BuildId, reason: AbandonReason },
 }
@@ -72,6 +87,14 @@ pub(crate) struct Publisher {
     lease_duration: Duration,
     lease: Option<Lease>,
     live: Option<Live>,
+    /// What has to be signed before anything else is published, in order: few, as nothing new is
+    /// begun meanwhile.
+    owed: VecDeque<Owed>,
+    /// When the first of them is asked for again.
+    next_try: Instant,
+    backoff: Backoff,
+    /// The opening of a build that waits until the one before has ended.
+    held: Option<Outgoing>,
     progress: Progress,
     published: mpsc::Sender<Published>,
 }
@@ -116,6 +139,10 @@ impl Publisher {
             lease_duration,
             lease: None,
             live: None,
+            owed: VecDeque::new(),
+            next_try: Instant::now(),
+            backoff: Backoff::new(),
+            held: None,
             progress: Progress::new(),
             published,
         }
@@ -131,48 +158,79 @@ impl Publisher {
         }
         loop {
             tokio::select! {
-                next = outgoing.recv() => match next {
+                () = sleep_until(self.next_try), if !self.owed.is_empty() => self.say().await,
+                next = outgoing.recv(), if self.owed.is_empty() => match next {
                     Some(next) => self.publish(next).await,
                     None => break,
                 },
                 _ = renewal.tick() => self.renew_lease().await,
                 () = shutdown.cancelled() => break,
             }
+            self.release().await;
         }
-        while let Ok(next) = outgoing.try_recv() {
-            self.publish(next).await;
+        if timeout(LAST_WORDS, self.drain(outgoing)).await.is_err() {
+            for owed in std::mem::take(&mut self.owed) {
+                self.lose(&owed.statement, "shutdown");
+            }
         }
-        self.end_live(AbandonReason::Shutdown).await;
+    }
+
+    /// Publishes what is waiting, and ends the open session.
+    async fn drain(&mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
+        loop {
+            self.release().await;
+            if !self.owed.is_empty() {
+                sleep_until(self.next_try).await;
+                self.say().await;
+            } else if let Ok(next) = outgoing.try_recv() {
+                self.publish(next).await;
+            } else if self.live.is_some() {
+                self.end_live(AbandonReason::Shutdown);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Goes on with what waited for the end of the session before.
+    async fn release(&mut self) {
+        if self.owed.is_empty()
+            && let Some(held) = self.held.take()
+        {
+            self.publish(held).await;
+        }
     }
 
     async fn publish(&mut self, next: Outgoing) {
         let outcome = match next {
-            Outgoing::Open { build, block_number, parent_hash, payload_id, opening } => {
+            Outgoing::Open { .. } if self.live.is_some() => {
                 // Whoever gives up a build says why; one that is still open was replaced.
-                self.end_live(AbandonReason::HeadChanged).await;
+                self.end_live(AbandonReason::HeadChanged);
+                self.held = Some(next);
+                Ok(())
+            }
+            Outgoing::Open { build, block_number, parent_hash, payload_id, opening } => {
                 let opened = self.open(build, block_number, parent_hash, payload_id, opening);
                 opened.await.map_err(|error| (build, error))
             }
-            Outgoing::Flashblock { build, cut, is_last } if self.is_live(build) => {
-                let span = info_span!(
-                    "flashblock",
-                    build = build.0,
-                    index = cut.index,
-                    transactions = cut.transactions.len()
-                );
-                let sent = self.flashblock(build, cut, is_last).instrument(span).await;
-                sent.map_err(|error| (build, error))
+            Outgoing::Flashblock { build, cut } if self.is_live(build) => {
+                self.flashblock(build, cut, false).await.map_err(|error| (build, error))
             }
-            Outgoing::Sealed { build, block_hash, state_root } if self.is_live(build) => {
-                self.seal(block_hash, state_root).await;
-                Ok(())
+            Outgoing::Seal { build, last, block_hash, state_root } if self.is_live(build) => {
+                match self.flashblock(build, last, true).await {
+                    Ok(()) => {
+                        self.seal(block_hash, state_root);
+                        Ok(())
+                    }
+                    Err(error) => Err((build, error)),
+                }
             }
             Outgoing::Abandon { build, reason } if self.is_live(build) => {
-                self.end_live(reason).await;
+                self.end_live(reason);
                 Ok(())
             }
             // The build has failed or was replaced: nothing more of it is published.
-            Outgoing::Flashblock { .. } | Outgoing::Sealed { .. } | Outgoing::Abandon { .. } => {
+            Outgoing::Flashblock { .. } | Outgoing::Seal { .. } | Outgoing::Abandon { .. } => {
                 Ok(())
             }
         };
@@ -196,7 +254,7 @@ impl Publisher {
         } else {
             AbandonReason::SignerUnavailable
         };
-        self.end_live(reason).await;
+        self.end_live(reason);
         self.tell(Published::Failed { build, reason }).await;
     }
 
@@ -243,6 +301,17 @@ impl Publisher {
     }
 
     async fn flashblock(
+        &mut self,
+        build: BuildId,
+        cut: Cut,
+        is_last: bool,
+    ) -> Result<(), PublishError> {
+        let transactions = cut.transactions.len();
+        let span = info_span!("flashblock", build = build.0, index = cut.index, transactions);
+        self.sign_flashblock(build, cut, is_last).instrument(span).await
+    }
+
+    async fn sign_flashblock(
         &mut self,
         build: BuildId,
         cut: Cut,
@@ -297,50 +366,75 @@ impl Publisher {
         let signature = signatures.signature;
         let signed = SignedFlashblock { flashblock, signature, seal: signatures.seal };
         self.feed.publish(at, FeedItem::Flashblock(signed));
-        self.tell(Published::Flashblock { build }).await;
-        self.retract(at, session, cut).await;
+        // Owed from here on, so that the assembler may forget them.
+        self.retract(at, session, &cut);
+        self.tell(Published::Flashblock { build, index: cut.index }).await;
         Ok(())
     }
 
-    /// Says what the flashblock at `at` shows to be no longer promised.
-    async fn retract(&self, at: Position, session: Session, cut: Cut) {
+    /// Owes the retractions of the flashblock at `at`.
+    fn retract(&mut self, at: Position, session: Session, cut: &Cut) {
         if cut.retractions.is_empty() {
             return;
         }
         self.metrics.retracted(&cut.retractions);
         let block_number = session.block_number;
-        let retracted = Retracted { at, block_number, retractions: cut.retractions };
-        match self.signer.retract(session.epoch, &retracted).await {
-            Ok(signed) => self.feed.publish(at, FeedItem::Retracted(signed)),
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "a retraction was not signed");
-            }
-        }
+        let retracted = Retracted { at, block_number, retractions: cut.retractions.clone() };
+        self.owe(Statement::Retracted(retracted), at);
     }
 
-    async fn seal(&mut self, block_hash: B256, state_root: B256) {
+    /// Owes the block of the open session.
+    fn seal(&mut self, block_hash: B256, state_root: B256) {
         let Some(live) = self.live.take() else { return };
-        let Session { epoch, seq, .. } = live.session;
-        let request = SealSession { epoch, seq, block_hash, state_root };
-        match self.signer.seal(request).await {
-            Ok(signed) => self.feed.publish(live.last(), FeedItem::Sealed(signed)),
-            Err(error) => {
-                warn!(%seq, error = &error as &dyn std::error::Error, "the seal was not signed");
-            }
-        }
+        let seq = live.session.seq;
+        self.owe(Statement::Sealed { seq, block_hash, state_root }, live.last());
     }
 
     /// Abandons the open session, if there is one.
-    async fn end_live(&mut self, reason: AbandonReason) {
+    fn end_live(&mut self, reason: AbandonReason) {
         let Some(live) = self.live.take() else { return };
-        let Session { epoch, seq, .. } = live.session;
+        let seq = live.session.seq;
         info!(%seq, reason = reason.as_str(), "session abandoned");
-        match self.signer.abandon(epoch, seq, reason).await {
-            Ok(signed) => self.feed.publish(live.last(), FeedItem::Abandoned(signed)),
+        self.owe(Statement::Abandoned { seq, reason }, live.last());
+    }
+
+    fn owe(&mut self, statement: Statement, at: Position) {
+        if self.owed.is_empty() {
+            self.next_try = Instant::now();
+        }
+        let until = Instant::now() + self.lease_duration;
+        self.owed.push_back(Owed { statement, at, until });
+    }
+
+    /// Has the first of what is owed signed, or puts it off, or gives it up.
+    async fn say(&mut self) {
+        let Some(owed) = self.owed.pop_front() else { return };
+        let Some(lease) = self.lease else { return self.lose(&owed.statement, LEASE_LOST) };
+        match owed.statement.sign(&self.signer, lease.epoch).await {
+            Ok(item) => {
+                self.backoff.reset();
+                self.feed.publish(owed.at, item);
+            }
+            Err(error @ SignerError::Unavailable(_)) if Instant::now() < owed.until => {
+                let error = &error as &dyn std::error::Error;
+                debug!(statement = owed.statement.as_str(), error, "asked again");
+                // There is one publisher for a signer: nobody to spread out from.
+                self.next_try = Instant::now() + self.backoff.next_delay(1.0);
+                self.owed.push_front(owed);
+            }
             Err(error) => {
-                warn!(%seq, error = &error as &dyn std::error::Error, "the end was not signed");
+                let source = &error as &dyn std::error::Error;
+                warn!(statement = owed.statement.as_str(), error = source, "not signed");
+                self.lose(&owed.statement, cause(&error));
             }
         }
+    }
+
+    fn lose(&mut self, statement: &Statement, cause: &'static str) {
+        warn!(?statement, cause, "a statement is given up");
+        self.metrics.lost_statement(statement.as_str(), cause);
+        self.backoff.reset();
+        self.next_try = Instant::now();
     }
 
     async fn take_lease(&mut self) -> Result<Lease, PublishError> {
@@ -365,9 +459,10 @@ impl Publisher {
             Err(SignerError::Refused(refusal)) => {
                 warn!(reason = refusal.reason.as_str(), "the lease is lost");
                 self.lease = None;
-                if let Some(live) = self.live.take() {
+                if let Some(build) = self.live.as_ref().map(|live| live.build) {
                     let reason = AbandonReason::LeaseLost;
-                    self.tell(Published::Failed { build: live.build, reason }).await;
+                    self.end_live(reason);
+                    self.tell(Published::Failed { build, reason }).await;
                 }
             }
             Err(error @ (SignerError::Unavailable(_) | SignerError::Invalid(_))) => {

@@ -9,12 +9,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use alloy_consensus::{BlockHeader as _, Transaction as _, TxReceipt as _};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_engine::{
-    BlobsBundleV1, ExecutionPayloadV3, PayloadAttributes, PayloadStatusEnum,
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadAttributes, PayloadStatusEnum,
 };
 use preconf_chain::{Block, Header, Transaction};
 use preconf_engine::{
     EngineClient, EngineError,
-    payload::{envelope_v3, envelope_v4, to_payload, versioned_hashes},
+    payload::{
+        envelope_v3, envelope_v4, envelope_v4_p11, envelope_v5, to_payload, versioned_hashes,
+    },
     proxy::PayloadVersion,
 };
 use preconf_evm::{ExecutionError, Outcome, Paused};
@@ -159,6 +161,14 @@ impl SealedBlock {
             PayloadVersion::V4 => {
                 let requests = self.requests.clone();
                 to_raw_value(&envelope_v4(payload, self.value, bundle, requests))
+            }
+            PayloadVersion::V5 => {
+                let (bundle, requests) = (BlobsBundleV2::default(), self.requests.clone());
+                to_raw_value(&envelope_v5(payload, self.value, bundle, requests))
+            }
+            PayloadVersion::V4P11 => {
+                let (requests, key) = (self.requests.clone(), self.header.prev_proposer_pubkey);
+                to_raw_value(&envelope_v4_p11(payload, self.value, bundle, requests, key))
             }
         }
     }

@@ -1,12 +1,6 @@
 //! Wiring: listeners, tasks, and who owns them.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    io,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt;
 use parking_lot::Mutex;
@@ -22,15 +16,23 @@ use tonic::service::Routes;
 use tracing::warn;
 
 use crate::{
-    Prepared, build::BuildThread, feed::Feed, ingress::Ingress, metrics::Metrics,
-    publisher::Publisher, sequencer::Sequencer,
+    Prepared,
+    build::BuildThread,
+    feed::Feed,
+    ingress::Ingress,
+    metrics::Metrics,
+    publisher::Publisher,
+    sequencer::{Builds, Lineage, Sequencer},
 };
 
 /// How long the signer may take.
 const SIGNER_DEADLINE: Duration = Duration::from_millis(500);
-/// Flashblocks, openings and ends that wait to be published: a few for each build.
+/// How long state that a build misses is asked for: half a block of the fastest chains.
+const READ_BOUND: Duration = Duration::from_secs(1);
+/// Openings and flashblocks that wait to be published, and places for the ends of builds: a few for
+/// each build. A build that finds no room ends.
 const OUTGOING: usize = 64;
-/// Forkchoice updates that wait to be acted upon.
+/// Forkchoice updates that wait to be acted upon; further ones are passed on and not acted upon.
 const WANTED: usize = 16;
 
 /// Serves until the process is told to stop.
@@ -61,9 +63,10 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         gas_target: config.builder_gaslimit,
         cache_entries: config.state_cache_entries,
         seal_budget: Duration::from_millis(config.seal_budget_ms),
+        read_bound: READ_BOUND,
         head: watch::Sender::new(None),
-        builds: Mutex::new(VecDeque::new()),
-        next_build: AtomicU64::new(1),
+        lineage: Mutex::new(Lineage::default()),
+        builds: Builds::default(),
     });
     let origin = Arc::new(Feed::new(context.shutdown.clone()));
     let lease = Duration::from_millis(config.lease_ms);

@@ -93,6 +93,17 @@ fn an_interval_of_zero_is_refused() {
 }
 
 #[test]
+fn more_flashblocks_than_a_session_can_have_are_refused() {
+    let setting = Setting::new();
+    let stderr =
+        setting.refused(&["--flashblock-interval-ms", "10", "--builder.deadline", "99.99"]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("--builder.deadline") && stderr.contains("10000"), "{stderr}");
+    let most = ["--flashblock-interval-ms", "10", "--builder.deadline", "99.98s"];
+    assert_eq!(setting.run(&most).status.code(), Some(1));
+}
+
+#[test]
 fn a_genesis_that_is_missing_or_malformed_is_named() {
     let setting = Setting::new();
     for text in ["", "{", "{}", "[]", "null", "\u{feff}"] {

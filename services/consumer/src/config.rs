@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
 use preconf_pending::Limits;
@@ -39,6 +39,16 @@ pub struct Config {
         required = true
     )]
     pub sequencer_pubkeys: Vec<PublicKey>,
+
+    /// What makes a flashblock the sequencer's: its seal, or, on the WebSocket of a bera-reth
+    /// sequencer, its v1 signature.
+    #[arg(long, env = "PRECONF_POLICY", value_name = "POLICY", default_value = "seal")]
+    pub policy: Policy,
+
+    /// With --policy v1: what to do if no known way to compute the payload id binds base and
+    /// withdrawals, which nothing else signs.
+    #[arg(long, env = "PRECONF_PAYLOAD_ID_CHECK", value_name = "CHECK", default_value = "require")]
+    pub payload_id_check: PayloadIdCheck,
 
     /// The genesis of the chain, as geth writes it.
     #[arg(long, env = "PRECONF_GENESIS", value_name = "FILE")]
@@ -109,6 +119,26 @@ pub struct Config {
     pub process: ProcessArgs,
 }
 
+/// What makes a flashblock the sequencer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// Its seal, which covers all that it says and all before it.
+    Seal,
+    /// Its v1 signature: sessions are numbered on arrival, and nothing can be replayed.
+    V1,
+}
+
+/// What becomes of a first flashblock whose payload id does not bind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PayloadIdCheck {
+    /// It is refused.
+    Require,
+    /// It is taken, counted and logged.
+    Warn,
+    /// Nobody looks.
+    Off,
+}
+
 impl Config {
     /// Reads the genesis and the certificates, and checks that the flags can be used.
     ///
@@ -121,10 +151,16 @@ impl Config {
         })?;
         let security = Security::load(&self.security)?;
         security.check(&self.pending_listen)?;
-        if let FeedUrl::Grpc(endpoint) = &self.flashblocks_url {
-            security.check(endpoint)?;
+        match (&self.flashblocks_url, self.policy) {
+            (FeedUrl::Grpc(_), Policy::V1) => {
+                return Err(ConfigError::flag("--policy", "v1 is for a ws:// feed"));
+            }
+            (FeedUrl::Grpc(endpoint), Policy::Seal) => security.check(endpoint)?,
+            (FeedUrl::WebSocket(_), Policy::Seal | Policy::V1) => {}
         }
         Ok(Prepared {
+            policy: self.policy,
+            payload_id_check: self.payload_id_check,
             feed: self.flashblocks_url.clone(),
             keys: self.sequencer_pubkeys.clone(),
             spec: Arc::new(spec),
@@ -188,6 +224,8 @@ mod tests {
         assert_eq!(config.pending_listen.to_string(), "unix:/run/preconf/pending.sock");
         assert_eq!(config.allow_names, ["rpc-overlay"]);
         assert_eq!(config.limits(), Limits::default());
+        assert_eq!(config.policy, Policy::Seal);
+        assert_eq!(config.payload_id_check, PayloadIdCheck::Require);
     }
 
     #[test]
@@ -216,6 +254,8 @@ mod tests {
             ["--max-overlays", "0"],
             ["--execution-timeout-ms", "0"],
             ["--pending-listen", "pending.sock"],
+            ["--policy", "v2"],
+            ["--payload-id-check", "maybe"],
             ["--unknown", "1"],
         ] {
             assert_eq!(parse(&flags).unwrap_err().exit_code(), 2, "{flags:?}");

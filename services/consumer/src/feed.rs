@@ -7,7 +7,7 @@ use std::{convert::Infallible, sync::Arc, time::Instant};
 
 use preconf_chassis::{Chain, Check, Shutdown};
 use preconf_subscribe::{Event, Subscription};
-use preconf_wire::feed::FeedItem;
+use preconf_wire::{feed::FeedItem, json::UpstreamFlashblock};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
@@ -22,7 +22,16 @@ use crate::{
 pub(crate) struct Arrived {
     /// The connection it came from.
     pub(crate) generation: u64,
-    pub(crate) item: FeedItem,
+    pub(crate) content: Content,
+}
+
+/// What was read, of which nothing is known yet.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A message of a feed with seals.
+    Item(FeedItem),
+    /// A flashblock without one.
+    Unsealed(UpstreamFlashblock),
 }
 
 /// The task that reads the feed.
@@ -69,15 +78,24 @@ impl Reader {
                     if let FeedItem::Goodbye { reason, .. } = &item {
                         info!(reason = reason.as_str(), "the feed says goodbye");
                     }
-                    if self.verifier.send(Arrived { generation, item }).await.is_err() {
+                    if !self.hand_over(generation, Content::Item(item)).await {
                         return;
                     }
                 }
-                Event::Upstream(_) => self.bad(Bad::Unsealed, "a flashblock without a seal"),
+                Event::Upstream(flashblock) => {
+                    if !self.hand_over(generation, Content::Unsealed(flashblock)).await {
+                        return;
+                    }
+                }
                 Event::BadFrame(bad) => self.bad(Bad::Malformed, &Chain(&bad).to_string()),
                 Event::Raw(_) => {}
             }
         }
+    }
+
+    /// Waits for room at the verifier, and says whether it is still there.
+    async fn hand_over(&self, generation: u64, content: Content) -> bool {
+        self.verifier.send(Arrived { generation, content }).await.is_ok()
     }
 
     fn connected(&self) {

@@ -10,6 +10,10 @@
 //!                      └─────────┴───────┴──── execution client
 //! ```
 //!
+//! A feed with seals is trusted by its seals. A bera-reth sequencer signs less, and numbers nothing:
+//! with the policy `v1` its sessions are numbered here, its payload ids are checked to bind what its
+//! signatures do not, and what is lost on the way stays lost, since it cannot be asked for.
+//!
 //! Invariants: nothing unverified reaches the machine, and messages keep their order; the thread
 //! that executes never waits for a peer; every queue is bounded; an overlay that does not keep up is
 //! let go and slows nobody down.
@@ -25,9 +29,11 @@ mod heads;
 mod hub;
 mod link;
 mod metrics;
+mod payload_id;
 mod serve;
 mod state;
+mod v1;
 mod verify;
 
-pub use config::Config;
+pub use config::{Config, PayloadIdCheck, Policy};
 pub use serve::{Prepared, serve, spawn};

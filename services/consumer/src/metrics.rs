@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) feed_disconnected: Family<Counter, 1>,
     /// Messages that have no meaning or are not signed.
     pub(crate) invalid: Family<Counter, 1>,
+    /// Flashblocks taken although their payload id does not bind them.
+    pub(crate) unbound: Counter,
     pub(crate) verify_seconds: Histogram,
     /// Verified flashblocks, by what became of them.
     pub(crate) flashblocks: Family<Counter, 1>,
@@ -55,6 +57,10 @@ impl Metrics {
             feed_connected: gauge("feed_connected", "Whether there is a connection to the feed"),
             feed_disconnected: by("feed_disconnected", "Ends of connections to the feed", "reason"),
             invalid: by("invalid", "Messages dropped unverified", "reason"),
+            unbound: counter(
+                "unbound",
+                "First flashblocks taken although their payload id does not bind their base",
+            ),
             verify_seconds: registry.histogram(
                 "verify_seconds",
                 "Checking the seal of a message and recovering the senders in it",

@@ -3,8 +3,9 @@
 use std::{convert::Infallible, sync::Arc};
 
 use preconf_chain::ChainSpec;
-use preconf_chassis::{Context, Endpoint, Exit, Security, grpc};
+use preconf_chassis::{ConfigError, Context, Endpoint, Exit, Security, grpc};
 use preconf_pending::{Limits, Machine};
+use preconf_primitives::Seq;
 use preconf_signing::{PublicKey, Verifier};
 use preconf_subscribe::{FeedUrl, Subscription};
 use preconf_upstream::{StateFetcher, Upstream};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
 use crate::{
+    PayloadIdCheck, Policy,
     audit::{self, Auditor},
     execution_client::Watcher,
     executor::{self, Executor, Spans},
@@ -22,7 +24,7 @@ use crate::{
     link::Link,
     metrics::Metrics,
     state,
-    verify::{Complaints, Verification},
+    verify::{Complaints, Signatures, Trust, Verification, now_ms},
 };
 
 /// How many messages may wait to be read from the subscription, and how many for the verifier.
@@ -33,6 +35,8 @@ const UNVERIFIED: usize = 16;
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) feed: FeedUrl,
+    pub(crate) policy: Policy,
+    pub(crate) payload_id_check: PayloadIdCheck,
     pub(crate) keys: Vec<PublicKey>,
     pub(crate) spec: Arc<ChainSpec>,
     pub(crate) upstream: Upstream,
@@ -59,6 +63,8 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
 pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Exit> {
     let Prepared {
         feed,
+        policy,
+        payload_id_check,
         keys,
         spec,
         upstream,
@@ -78,7 +84,16 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Ex
     let (needs, needed) = watch::channel(None);
 
     let verifier = Verifier::new(spec.chain_id(), keys);
-    follow_feed(context, feed, security, verifier, &link, executor.clone(), &metrics)?;
+    let trust = match policy {
+        Policy::Seal => Trust::Seals,
+        // The clock, so that numbers do not come again after a restart.
+        Policy::V1 => {
+            Trust::Signatures(Box::new(Signatures::new(Seq::new(now_ms()), payload_id_check)))
+        }
+    };
+    let subscription = subscribe(feed, policy, security, &link)?;
+    let verification = (verifier, trust);
+    follow_feed(context, subscription, verification, &link, executor.clone(), &metrics);
     follow_chain(context, &upstream, &spec, executor.clone());
     let (tasks, shutdown) = (&context.tasks, || context.shutdown.clone());
     let auditor = Auditor { upstream: upstream.clone(), wanted, executor: executor.clone() };
@@ -86,7 +101,10 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Ex
     let fetcher = StateFetcher::new(upstream);
     let reader = state::Reader { fetcher, needs: needed, executor, metrics: metrics.clone() };
     tasks.spawn("state", reader.run(shutdown()));
-    let machine = Machine::new(spec, limits);
+    let machine = match policy {
+        Policy::Seal => Machine::new(spec, limits),
+        Policy::V1 => Machine::new(spec, limits).unsealed(),
+    };
     let executor = Executor {
         machine,
         inputs,
@@ -112,22 +130,33 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Ex
     Ok(local)
 }
 
+/// Follows the feed from where the machine is, if it can be told.
+fn subscribe(
+    url: FeedUrl,
+    policy: Policy,
+    security: Security,
+    link: &Arc<Link>,
+) -> Result<Subscription, ConfigError> {
+    let link = Arc::clone(link);
+    Subscription::spawn(
+        url,
+        preconf_subscribe::Config { security, queue: UNVERIFIED, ..Default::default() },
+        move || match policy {
+            Policy::Seal => Some(link.cursor()),
+            Policy::V1 => None,
+        },
+    )
+}
+
 /// Spawns what brings verified messages to the executor.
 fn follow_feed(
     context: &Context,
-    url: FeedUrl,
-    security: Security,
-    verifier: Verifier,
+    subscription: Subscription,
+    (verifier, trust): (Verifier, Trust),
     link: &Arc<Link>,
     executor: mpsc::Sender<executor::Input>,
     metrics: &Metrics,
-) -> Result<(), Exit> {
-    let cursor = Arc::clone(link);
-    let subscription = Subscription::spawn(
-        url,
-        preconf_subscribe::Config { security, queue: UNVERIFIED, ..Default::default() },
-        move || Some(cursor.cursor()),
-    )?;
+) {
     let complaints = Arc::new(Complaints::new());
     let (unverified, arrived) = mpsc::channel(UNVERIFIED);
     let reader = feed::Reader {
@@ -141,13 +170,13 @@ fn follow_feed(
     context.tasks.spawn("feed", reader.run(context.shutdown.clone()));
     let link = Arc::clone(link);
     let metrics = metrics.clone();
-    let verification = Verification { verifier, link, arrived, executor, complaints, metrics };
+    let verification =
+        Verification { verifier, trust, link, arrived, executor, complaints, metrics };
     let shutdown = context.shutdown.clone();
     context.tasks.spawn_thread("verify", move || -> Result<(), Infallible> {
         verification.run(&shutdown);
         Ok(())
     });
-    Ok(())
 }
 
 /// Spawns what brings canonical heads to the executor.

@@ -6,12 +6,12 @@ use preconf_devnet::{
     Console,
     children::{ChildError, Children},
     clients::Clients,
-    consensus::{self, Consensus, Doors, Source},
+    consensus::{self, Consensus, Doors},
     keys::{Directory, Keys},
     services::{CommandLines, Sockets},
 };
 use preconf_engine::EngineClient;
-use preconf_tests::cluster::{DEADLINE, Turn, options};
+use preconf_tests::cluster::{DEADLINE, Turn, assert_builders, options};
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,13 +55,15 @@ async fn services_that_start_before_their_peers_wait_for_them() {
         validators: keys.validators.clone(),
         slot: options.slot(),
         proposal_delay: options.proposal_delay(),
+        patience: options.patience(),
     };
     let (consensus, mut blocks) = Consensus::start(config, doors).await.unwrap();
     let then = ["consumer", "rpc-overlay"];
     children.until_ready(&then, DEADLINE, Console::Silent).await.unwrap();
     for number in 1..=2 {
         let block = timeout(DEADLINE, blocks.recv()).await.unwrap().unwrap();
-        assert_eq!((block.number, &block.source), (number, &Source::Builder));
+        assert_eq!(block.number, number);
+        assert_builders(&block);
     }
 
     consensus.stop().await;

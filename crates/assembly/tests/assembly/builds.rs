@@ -93,15 +93,16 @@ impl Bench {
                 self.assembler.state_arrived(build, &keys);
             }
             Effect::Publish { build, cut } => {
-                self.cuts.push(cut);
                 if self.publishes {
-                    self.assembler.published(build);
+                    self.assembler.published(build, cut.index);
                 }
+                self.cuts.push(cut);
             }
             Effect::Complete { last, block, completion, .. } => {
                 self.completed.push((last, *block, completion));
             }
-            Effect::Failed { reason, .. } => panic!("the build failed: {reason}"),
+            Effect::Locate { transaction, .. } => panic!("{transaction} is asked for"),
+            Effect::Failed { failure, .. } => panic!("the build failed: {failure}"),
         }
     }
 
@@ -156,7 +157,7 @@ fn ticks_coalesce_while_a_flashblock_is_on_its_way() {
     }
     assert_eq!(bench.cuts.len(), 1);
     bench.publishes = true;
-    bench.assembler.published(build);
+    bench.assembler.published(build, 0);
     bench.run();
     assert_eq!(bench.cuts.len(), 2);
     assert_eq!(bench.cuts[1].index, 1);

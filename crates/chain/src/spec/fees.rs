@@ -50,16 +50,19 @@ pub fn base_fee(
 }
 
 impl ChainSpec {
-    /// The base fee of the block after this one.
+    /// The base fee of the block after this one, which the rules of the parent's time decide: the
+    /// first block of a fork still has the fee of the fork before.
     pub fn next_base_fee(&self, parent: &Header) -> u64 {
         let Some(parent_base_fee) = parent.base_fee_per_gas else { return INITIAL_BASE_FEE };
+        let berachain = self.berachain().and_then(|own| own.base_fee_rules(parent.timestamp));
+        let (denominator, floor) = berachain.unwrap_or((BASE_FEE_DENOMINATOR, 0));
         base_fee(
             parent.gas_used,
             parent.gas_limit,
             parent_base_fee,
-            BASE_FEE_DENOMINATOR,
+            denominator,
             BASE_FEE_ELASTICITY,
-            0,
+            floor,
         )
     }
 
@@ -76,7 +79,9 @@ impl ChainSpec {
 
     /// What each unit of blob gas costs in a block at this time; none before Cancun.
     pub fn blob_base_fee(&self, timestamp: u64, excess_blob_gas: u64) -> Option<u128> {
-        self.blob_params_at(timestamp).map(|params| params.calc_blob_fee(excess_blob_gas))
+        let floor = self.berachain().map_or(0, |own| own.blob_base_fee_floor(timestamp));
+        let params = self.blob_params_at(timestamp)?;
+        Some(params.calc_blob_fee(excess_blob_gas).max(floor))
     }
 
     /// The gas limit after a block, on the way to a target: it moves by less than 1/1024 of the

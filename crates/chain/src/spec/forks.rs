@@ -1,13 +1,15 @@
 //! Reading the forks and the blob schedule from a genesis' configuration.
 //!
 //! A chain whose genesis does not name the block of its merge is taken as merged from the start:
-//! blocks from before a merge are never built or executed.
+//! blocks from before a merge are executed, but never built. A chain that moved the DAO's ether is
+//! refused.
 
 use alloy_eips::eip7840::BlobParams;
 use alloy_genesis::ChainConfig;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, ForkCondition};
 use alloy_primitives::U256;
 
+use super::berachain;
 use crate::GenesisError;
 
 /// More blobs than this in one block are a mistake in the file, and could overflow.
@@ -23,6 +25,9 @@ struct Fork {
 
 /// Reads the forks and checks that each comes after those it builds on.
 pub(super) fn read(config: &ChainConfig) -> Result<EthereumChainHardforks, GenesisError> {
+    if config.dao_fork_support && config.dao_fork_block.is_some() {
+        return Err(GenesisError::UnknownFork { name: "daoForkBlock".to_owned() });
+    }
     let forks: Vec<Fork> = block_forks(config).into_iter().chain(time_forks(config)).collect();
     check_order(&forks)?;
     let paris = paris(config)?;
@@ -42,12 +47,10 @@ fn block_forks(config: &ChainConfig) -> Vec<Fork> {
         condition: block.map_or(ForkCondition::Never, ForkCondition::Block),
         optional,
     };
-    let dao = config.dao_fork_block.filter(|_| config.dao_fork_support);
     // A configuration without Petersburg has it with Constantinople.
     let petersburg = config.petersburg_block.or(config.constantinople_block);
     vec![
         at("homesteadBlock", F::Homestead, config.homestead_block, false),
-        at("daoForkBlock", F::Dao, dao, true),
         at("eip150Block", F::Tangerine, config.eip150_block, false),
         at("eip158Block", F::SpuriousDragon, config.eip158_block, false),
         at("byzantiumBlock", F::Byzantium, config.byzantium_block, false),
@@ -126,6 +129,7 @@ fn paris(config: &ChainConfig) -> Result<(EthereumHardfork, ForkCondition), Gene
 /// Reads the blob parameters with the times they begin at.
 pub(super) fn read_blob_schedule(
     config: &ChainConfig,
+    is_berachain: bool,
 ) -> Result<Vec<(u64, BlobParams)>, GenesisError> {
     for (fork, time) in [
         ("bpo1", config.bpo1_time),
@@ -146,8 +150,15 @@ pub(super) fn read_blob_schedule(
     ];
     let schedule: Vec<(&'static str, u64, BlobParams)> = named
         .into_iter()
-        .filter_map(|(fork, time, params)| time.map(|time| (fork, time, params)))
-        .chain(params.scheduled.into_iter().map(|(time, params)| ("bpo", time, params)))
+        .filter_map(|(fork, time, params)| {
+            let named = config.blob_schedule.get(fork).map(|_| params);
+            let params = if is_berachain { berachain::blob_params(named) } else { params };
+            time.map(|time| (fork, time, params))
+        })
+        .chain(params.scheduled.into_iter().map(|(time, params)| {
+            let params = if is_berachain { berachain::blob_params(Some(params)) } else { params };
+            ("bpo", time, params)
+        }))
         .collect();
     if let Some((fork, ..)) = schedule.iter().find(|(_, _, params)| !is_usable(params)) {
         return Err(GenesisError::BlobSchedule { fork });

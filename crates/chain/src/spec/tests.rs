@@ -178,10 +178,6 @@ fn the_genesis_file_can_say_what_the_first_block_used() {
 fn genesis_files_that_cannot_be_followed_are_refused_by_name() {
     assert!(matches!(ChainSpec::from_genesis_json("{"), Err(GenesisError::Json(_))));
     assert!(matches!(genesis_refusal("chainId", Value::Null), GenesisError::NoChainId));
-    assert!(matches!(
-        genesis_refusal("berachain", json!({ "prague1": { "time": 0 } })),
-        GenesisError::Berachain
-    ));
     for name in ["amsterdamTime", "bogotaTime", "verkleTime"] {
         let error = genesis_refusal(name, json!(1));
         assert!(matches!(error, GenesisError::UnknownFork { name: got } if got == name));
@@ -190,6 +186,16 @@ fn genesis_files_that_cannot_be_followed_are_refused_by_name() {
         genesis_refusal("terminalTotalDifficulty", Value::Null),
         GenesisError::NotProofOfStake
     ));
+}
+
+#[test]
+fn a_chain_that_moved_the_daos_ether_is_refused() {
+    let mut genesis = prague_genesis();
+    genesis["config"]["daoForkBlock"] = json!(0);
+    assert!(spec_of(&genesis).is_ok());
+    genesis["config"]["daoForkSupport"] = json!(true);
+    let error = spec_of(&genesis).unwrap_err();
+    assert!(matches!(error, GenesisError::UnknownFork { name } if name == "daoForkBlock"));
 }
 
 #[test]

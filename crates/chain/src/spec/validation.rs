@@ -191,6 +191,7 @@ impl ChainSpec {
         let shanghai = self.is_shanghai_active_at_timestamp(header.timestamp);
         let cancun = self.is_cancun_active_at_timestamp(header.timestamp);
         let prague = self.is_prague_active_at_timestamp(header.timestamp);
+        let prague1 = self.is_prague1_active_at_timestamp(header.timestamp);
         for (field, required, present) in [
             (F::BaseFeePerGas, london, header.base_fee_per_gas.is_some()),
             (F::WithdrawalsRoot, shanghai, header.withdrawals_root.is_some()),
@@ -198,7 +199,7 @@ impl ChainSpec {
             (F::ExcessBlobGas, cancun, header.excess_blob_gas.is_some()),
             (F::ParentBeaconBlockRoot, cancun, header.parent_beacon_block_root.is_some()),
             (F::RequestsHash, prague, header.requests_hash.is_some()),
-            (F::ParentProposerPubkey, false, header.prev_proposer_pubkey.is_some()),
+            (F::ParentProposerPubkey, prague1, header.prev_proposer_pubkey.is_some()),
         ] {
             match (required, present) {
                 (true, false) => return Err(HeaderError::Missing(field)),

@@ -94,6 +94,20 @@ impl Transaction {
         Ok(Self::from_parts(envelope, sender, encoded))
     }
 
+    /// Decodes a transaction of a block, whose sender a trusted peer knows. Also one that only the
+    /// chain itself can make.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode_with_sender`], but type 0x7e is taken.
+    pub fn decode_included(encoded: Bytes, sender: Address) -> Result<Self, InvalidTransaction> {
+        let envelope = match encoded.first() {
+            Some(&POL_TX_TYPE) => decode_canonical(&encoded)?,
+            Some(_) | None => decode_envelope(&encoded)?,
+        };
+        Ok(Self::from_parts(envelope, sender, encoded))
+    }
+
     /// Takes a transaction of a block, whose sender is known. Of any type and size, unlike what can
     /// be sent.
     pub fn from_envelope(envelope: TxEnvelope, sender: Address) -> Self {
@@ -102,6 +116,8 @@ impl Transaction {
     }
 
     fn from_parts(envelope: TxEnvelope, signer: Address, encoded: Bytes) -> Self {
+        // Hashed once, and ahead of execution.
+        envelope.hash();
         let envelope = Recovered::new_unchecked(envelope, signer);
         Self(Arc::new(Inner { envelope, encoded }))
     }
@@ -153,6 +169,10 @@ impl Eq for Transaction {}
 
 fn decode_envelope(encoded: &Bytes) -> Result<TxEnvelope, InvalidTransaction> {
     refuse_type(encoded)?;
+    decode_canonical(encoded)
+}
+
+fn decode_canonical(encoded: &Bytes) -> Result<TxEnvelope, InvalidTransaction> {
     if encoded.len() > MAX_TX_BYTES {
         return Err(InvalidTransaction::TooLong { bytes: encoded.len() });
     }
@@ -228,6 +248,19 @@ mod tests {
         let sender = Address::repeat_byte(0x11);
         let transaction = Transaction::decode_with_sender(encoded, sender).unwrap();
         assert_eq!(transaction.signer(), sender);
+    }
+
+    #[test]
+    fn the_chains_own_transaction_is_taken_from_a_block_but_not_from_a_sender() {
+        let encoded: Bytes = TxEnvelope::from(pol()).encoded_2718().into();
+        let sender = alloy_eips::eip4788::SYSTEM_ADDRESS;
+        let refused = Transaction::decode_with_sender(encoded.clone(), sender).unwrap_err();
+        assert!(matches!(refused, InvalidTransaction::Reserved));
+        let included = Transaction::decode_included(encoded.clone(), sender).unwrap();
+        assert_eq!((included.signer(), included.encoded()), (sender, &encoded));
+        let mut longer = encoded.to_vec();
+        longer.push(0);
+        assert!(Transaction::decode_included(longer.into(), sender).is_err());
     }
 
     #[test]

@@ -8,17 +8,23 @@ use std::collections::BTreeMap;
 use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId};
 use bytes::Bytes;
 use http::StatusCode;
+use preconf_chain::ProposerPublicKey;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::hooks::{ForkchoiceCall, ForkchoiceVersion, PayloadVersion};
+use super::hooks::ForkchoiceCall;
+use crate::berachain::BerachainAttributes;
 use crate::client::Forwarded;
 use crate::rpc::{self, Answer, Params, Request};
 use crate::status::{ForkchoiceAnswer, StatusAnswer};
+use crate::version::{ForkchoiceVersion, PayloadVersion};
 
 /// The attributes that forkchoiceUpdatedV3 has. One that is not among them asks for something
 /// that our blocks would not have, so those are left to the execution client.
 const ATTRIBUTES_V3: [&str; 5] =
     ["timestamp", "prevRandao", "suggestedFeeRecipient", "withdrawals", "parentBeaconBlockRoot"];
+
+/// What forkchoiceUpdatedV3P11 has beyond them. The slot's number is in no block of these forks.
+const MORE_ATTRIBUTES_P11: [&str; 3] = ["parentProposerPubKey", "targetGasLimit", "slotNumber"];
 
 /// One request of the consensus client.
 #[derive(Debug)]
@@ -45,43 +51,65 @@ impl Call {
         let Ok(request) = serde_json::from_slice::<Request<'_>>(body) else { return Self::Other };
         let Some(id) = request.id else { return Self::Other };
         let understood = match &*request.method {
-            "engine_forkchoiceUpdatedV3" => forkchoice(&request)
-                .map(|call| Self::Forkchoice { id: id.to_owned(), call: Box::new(call) }),
+            "engine_forkchoiceUpdatedV3" => forkchoice(&request, id, ForkchoiceVersion::V3),
+            "engine_forkchoiceUpdatedV3P11" => forkchoice(&request, id, ForkchoiceVersion::V3P11),
             "engine_getPayloadV3" => get_payload(&request, id, PayloadVersion::V3),
             "engine_getPayloadV4" => get_payload(&request, id, PayloadVersion::V4),
+            "engine_getPayloadV5" => get_payload(&request, id, PayloadVersion::V5),
+            "engine_getPayloadV4P11" => get_payload(&request, id, PayloadVersion::V4P11),
             "engine_newPayloadV3" => Some(Self::NewPayload { version: PayloadVersion::V3 }),
             "engine_newPayloadV4" => Some(Self::NewPayload { version: PayloadVersion::V4 }),
+            "engine_newPayloadV4P11" => Some(Self::NewPayload { version: PayloadVersion::V4P11 }),
             _ => Some(Self::Other),
         };
         understood.unwrap_or_else(|| Self::NotUnderstood { method: request.method.into_owned() })
     }
 }
 
-fn forkchoice(request: &Request<'_>) -> Option<ForkchoiceCall> {
+fn forkchoice(request: &Request<'_>, id: &RawValue, version: ForkchoiceVersion) -> Option<Call> {
     let params = Params::parse(request.params).ok()?;
     if params.len() > 2 {
         return None;
     }
     let state: ForkchoiceState = params.required(0, "forkchoiceState").ok()?;
     let attributes: Option<Box<RawValue>> = params.optional(1, "payloadAttributes").ok()?;
-    let attributes = match attributes {
-        Some(attributes) => Some(payload_attributes(&attributes)?),
-        None => None,
+    let (attributes, parent_proposer_pubkey) = match attributes {
+        Some(attributes) => {
+            let (attributes, key) = payload_attributes(&attributes, version)?;
+            (Some(attributes), key)
+        }
+        None => (None, None),
     };
-    Some(ForkchoiceCall { version: ForkchoiceVersion::V3, state, attributes })
+    let call = ForkchoiceCall { version, state, attributes, parent_proposer_pubkey };
+    Some(Call::Forkchoice { id: id.to_owned(), call: Box::new(call) })
 }
 
-/// The attributes, if they are exactly those of V3. Unknown ones may be there as `null`.
-fn payload_attributes(raw: &RawValue) -> Option<PayloadAttributes> {
+/// The attributes, if they are exactly those of the version. Unknown ones may be there as `null`.
+fn payload_attributes(
+    raw: &RawValue,
+    version: ForkchoiceVersion,
+) -> Option<(PayloadAttributes, Option<ProposerPublicKey>)> {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).ok()?;
-    let known = |name: &str| ATTRIBUTES_V3.contains(&name);
+    let known = |name: &str| match version {
+        ForkchoiceVersion::V3 => ATTRIBUTES_V3.contains(&name),
+        ForkchoiceVersion::V3P11 => {
+            ATTRIBUTES_V3.contains(&name) || MORE_ATTRIBUTES_P11.contains(&name)
+        }
+    };
     if fields.iter().any(|(name, value)| !known(name) && value.get() != "null") {
         return None;
     }
-    let attributes: PayloadAttributes = serde_json::from_str(raw.get()).ok()?;
+    let (attributes, key) = match version {
+        ForkchoiceVersion::V3 => (serde_json::from_str(raw.get()).ok()?, None),
+        ForkchoiceVersion::V3P11 => {
+            let own: BerachainAttributes = serde_json::from_str(raw.get()).ok()?;
+            (own.attributes, Some(own.parent_proposer_pubkey))
+        }
+    };
+    let attributes: PayloadAttributes = attributes;
     let complete =
         attributes.withdrawals.is_some() && attributes.parent_beacon_block_root.is_some();
-    complete.then_some(attributes)
+    complete.then_some((attributes, key))
 }
 
 fn get_payload(request: &Request<'_>, id: &RawValue, version: PayloadVersion) -> Option<Call> {
@@ -190,6 +218,58 @@ mod tests {
         let mut later = attributes();
         later["slotNumber"] = json!("0x1");
         assert!(matches!(update(later), Call::NotUnderstood { .. }));
+    }
+
+    fn update_p11(attributes: serde_json::Value) -> Call {
+        let state =
+            json!({ "headBlockHash": HASH, "safeBlockHash": HASH, "finalizedBlockHash": HASH });
+        parse("engine_forkchoiceUpdatedV3P11", json!([state, attributes]))
+    }
+
+    #[test]
+    fn berachains_update_carries_the_key_and_may_carry_what_newer_clients_send() {
+        let key = ProposerPublicKey::repeat_byte(7);
+        let mut attributes = attributes();
+        attributes["parentProposerPubKey"] = json!(key);
+        for (name, value) in [("slotNumber", json!("0x9")), ("targetGasLimit", json!("0x2255100"))]
+        {
+            let Call::Forkchoice { call, .. } = update_p11(attributes.clone()) else {
+                panic!("not read: {attributes}")
+            };
+            assert_eq!(call.version, ForkchoiceVersion::V3P11);
+            assert_eq!(call.parent_proposer_pubkey, Some(key));
+            attributes[name] = value;
+        }
+        let Call::Forkchoice { call, .. } = update_p11(attributes.clone()) else {
+            panic!("not read: {attributes}")
+        };
+        assert_eq!(call.attributes.unwrap().target_gas_limit, Some(36_000_000));
+        let Call::Forkchoice { call, .. } = update_p11(json!(null)) else { panic!("not read") };
+        assert_eq!((call.attributes, call.parent_proposer_pubkey), (None, None));
+        attributes["inclusionList"] = json!([]);
+        assert!(matches!(update_p11(attributes), Call::NotUnderstood { .. }));
+    }
+
+    #[test]
+    fn berachains_update_without_a_key_is_left_to_the_client_to_refuse() {
+        assert!(matches!(update_p11(attributes()), Call::NotUnderstood { .. }));
+        let mut short = attributes();
+        short["parentProposerPubKey"] = json!("0x1234");
+        assert!(matches!(update_p11(short), Call::NotUnderstood { .. }));
+    }
+
+    #[test]
+    fn every_version_that_is_known_is_told_apart() {
+        for version in
+            [PayloadVersion::V3, PayloadVersion::V4, PayloadVersion::V5, PayloadVersion::V4P11]
+        {
+            let call = parse(version.get_payload(), json!(["0x0000000000000001"]));
+            let Call::GetPayload { version: read, .. } = call else { panic!("not read") };
+            assert_eq!(read, version);
+        }
+        let call = parse("engine_newPayloadV4P11", json!([]));
+        assert!(matches!(call, Call::NewPayload { version: PayloadVersion::V4P11 }));
+        assert!(matches!(parse("engine_newPayloadV5", json!([])), Call::Other));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use alloy_rpc_types_engine::{
     ExecutionPayloadV3, ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId,
 };
 use bytes::Bytes;
+use preconf_chain::ProposerPublicKey;
 use serde_json::value::RawValue;
 
 use crate::rpc::{Params, Request, RpcError};
+use crate::version::{ForkchoiceVersion, PayloadVersion};
 
 /// What a hook returns: a boxed future that may borrow from the hook and its arguments.
 pub type HookFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,22 +44,6 @@ pub trait EngineHooks: Send + Sync + 'static {
     fn new_payload_valid(&self, call: NewPayloadCall);
 }
 
-/// The version of a getPayload or newPayload call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PayloadVersion {
-    /// Cancun.
-    V3,
-    /// Prague: with execution requests.
-    V4,
-}
-
-/// The version of a forkchoiceUpdated call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForkchoiceVersion {
-    /// Cancun and Prague.
-    V3,
-}
-
 /// A forkchoice update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkchoiceCall {
@@ -67,6 +53,8 @@ pub struct ForkchoiceCall {
     pub state: ForkchoiceState,
     /// What to build on the head, if anything.
     pub attributes: Option<PayloadAttributes>,
+    /// The key of the previous block's proposer; with every attributes of V3P11, and no others.
+    pub parent_proposer_pubkey: Option<ProposerPublicKey>,
 }
 
 /// A new payload that is VALID, not yet parsed: it can be many megabytes.
@@ -87,6 +75,8 @@ pub struct NewPayload {
     pub parent_beacon_block_root: B256,
     /// The EIP-7685 requests, each with its type byte; `None` before Prague.
     pub requests: Option<Vec<Data>>,
+    /// The key of the previous block's proposer; in V4P11 only.
+    pub parent_proposer_pubkey: Option<ProposerPublicKey>,
 }
 
 impl NewPayloadCall {
@@ -114,7 +104,13 @@ impl NewPayloadCall {
             parent_beacon_block_root: params.required(2, "parentBeaconBlockRoot")?,
             requests: match self.version {
                 PayloadVersion::V3 => None,
-                PayloadVersion::V4 => Some(params.required(3, "executionRequests")?),
+                PayloadVersion::V4 | PayloadVersion::V5 | PayloadVersion::V4P11 => {
+                    Some(params.required(3, "executionRequests")?)
+                }
+            },
+            parent_proposer_pubkey: match self.version {
+                PayloadVersion::V3 | PayloadVersion::V4 | PayloadVersion::V5 => None,
+                PayloadVersion::V4P11 => Some(params.required(4, "parentProposerPubKey")?),
             },
         })
     }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use alloy_primitives::{B256, U256, bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId};
 use http::StatusCode;
+use preconf_chain::ProposerPublicKey;
 use preconf_engine::rpc::{Params, code};
-use preconf_engine::{EngineClient, EngineError, JsonRpcServer, JwtSecret, RpcError};
+use preconf_engine::{
+    BerachainAttributes, EngineClient, EngineError, JsonRpcServer, JwtSecret, RpcError,
+};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -189,6 +192,54 @@ async fn each_engine_call_has_the_parameters_of_its_version() {
     assert_eq!(envelope.execution_requests.to_vec(), requests);
     let capabilities = client.exchange_capabilities(&["a", "b"], DEADLINE).await.unwrap();
     assert_eq!(capabilities, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn berachains_calls_carry_the_proposers_key_where_its_clients_look_for_it() {
+    let (hash, id) = (B256::repeat_byte(1), PayloadId::new([7; 8]));
+    let key = ProposerPublicKey::repeat_byte(0x95);
+    let state = ForkchoiceState::same_hash(hash);
+    let payload: ExecutionPayloadV3 = serde_json::from_value(payload()).unwrap();
+    let valid = json!({ "status": "VALID", "latestValidHash": hash });
+    let envelope = json!({
+        "executionPayload": payload, "blockValue": "0x5", "shouldOverrideBuilder": false,
+        "blobsBundle": { "commitments": [], "proofs": [], "blobs": [] },
+        "executionRequests": ["0x0001"], "parentProposerPubKey": key,
+    });
+    let expected_payload = json!([payload, [hash], hash, ["0x0001"], key]);
+    let choice = json!({ "payloadStatus": valid, "payloadId": id });
+    let given = |params: &Params| -> Vec<Value> {
+        (0..params.len()).map(|index| params.required(index, "it").unwrap()).collect()
+    };
+    let server = JsonRpcServer::new()
+        .method("engine_newPayloadV4P11", move |params| {
+            assert_eq!(json!(given(&params)), expected_payload);
+            let valid = valid.clone();
+            async move { Ok(valid) }
+        })
+        .method("engine_forkchoiceUpdatedV3P11", move |params| {
+            assert_eq!(given(&params)[1]["timestamp"], "0x5");
+            assert_eq!(given(&params)[1]["parentProposerPubKey"], json!(key));
+            let choice = choice.clone();
+            async move { Ok(choice) }
+        })
+        .method("engine_getPayloadV4P11", move |params| {
+            assert_eq!(json!(given(&params)), json!([id]));
+            let envelope = envelope.clone();
+            async move { Ok(envelope) }
+        });
+    let link = link(server, secret(1)).await;
+    let client = &link.client;
+    let requests = [bytes!("0001")];
+    let blobs = [hash];
+    let status = client.new_payload_v4_p11(&payload, &blobs, hash, &requests, &key, DEADLINE);
+    assert!(status.await.unwrap().is_valid());
+    let attributes = PayloadAttributes { timestamp: 5, ..PayloadAttributes::default() };
+    let attributes = BerachainAttributes { attributes, parent_proposer_pubkey: key };
+    let answer = client.fork_choice_updated_v3_p11(state, Some(&attributes), DEADLINE).await;
+    assert_eq!(answer.unwrap().payload_id, Some(id));
+    let envelope = client.get_payload_v4_p11(id, DEADLINE).await.unwrap();
+    assert_eq!(envelope.execution_requests.to_vec(), requests);
 }
 
 fn payload() -> Value {

@@ -8,11 +8,13 @@ use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_primitives::{
     Address, B256, Bytes, FixedBytes, Sealed, Signature, TxKind, U256, b256, bytes,
 };
-use alloy_rpc_types_engine::{BlobsBundleV1, ExecutionPayloadV3, PayloadError as TooMuch};
-use preconf_chain::{Block, Header, PolTx, TxEnvelope};
+use alloy_rpc_types_engine::{
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadError as TooMuch,
+};
+use preconf_chain::{Block, Header, PolTx, ProposerPublicKey, TxEnvelope};
 use preconf_engine::payload::{
-    BesidePayload, PayloadError, envelope_v4, from_payload, requests_hash, to_payload,
-    versioned_hashes,
+    BesidePayload, PayloadError, envelope_v4, envelope_v4_p11, envelope_v5, from_payload,
+    requests_hash, to_payload, versioned_hashes,
 };
 use serde_json::Value;
 
@@ -213,4 +215,14 @@ fn an_envelope_has_the_fields_of_its_version() {
     assert_eq!(json["blobsBundle"]["blobs"], serde_json::json!([]));
     assert_eq!(json["executionPayload"]["blockNumber"], "0x5");
     assert_eq!(json.as_object().unwrap().len(), 5);
+    let (payload, requests) = (to_payload(&block()), vec![bytes!("00aa")]);
+    let key = Some(ProposerPublicKey::repeat_byte(6));
+    let bundle = BlobsBundleV1::default();
+    let envelope = envelope_v4_p11(payload.clone(), U256::from(21), bundle, requests.clone(), key);
+    let mut berachain = serde_json::to_value(&envelope).unwrap();
+    let written = berachain.as_object_mut().unwrap().remove("parentProposerPubKey");
+    assert_eq!(written, Some(serde_json::json!(key)));
+    assert_eq!(berachain, json);
+    let osaka = envelope_v5(payload, U256::from(21), BlobsBundleV2::default(), requests);
+    assert_eq!(serde_json::to_value(&osaka).unwrap(), json);
 }

@@ -22,7 +22,7 @@ use preconf_engine::proxy::{
 use preconf_engine::{EngineClient, EngineProxy, JwtSecret, ProxyConfig};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -112,12 +112,16 @@ enum Mood {
 
 struct Hooks {
     mood: Mutex<Mood>,
-    seen: Mutex<Vec<String>>,
+    seen: watch::Sender<Vec<String>>,
     /// Forkchoice hooks wait for this, if set.
     hold: Option<Arc<Notify>>,
 }
 
 impl Hooks {
+    fn saw(&self, call: String) {
+        self.seen.send_modify(|seen| seen.push(call));
+    }
+
     async fn act<T>(&self, answer: T) -> Option<T> {
         let mood = *self.mood.lock().unwrap();
         match mood {
@@ -146,7 +150,7 @@ impl EngineHooks for Hooks {
         assert_ne!(*self.mood.lock().unwrap(), Mood::Panic, "before the first await");
         Box::pin(async move {
             let timestamp = call.attributes.as_ref().map_or(0, |attributes| attributes.timestamp);
-            self.seen.lock().unwrap().push(format!("forkchoice {timestamp}"));
+            self.saw(format!("forkchoice {timestamp}"));
             assert_eq!(answer.payload_id, Some(THEIRS.parse().unwrap()));
             if let Some(hold) = &self.hold {
                 hold.notified().await;
@@ -160,14 +164,17 @@ impl EngineHooks for Hooks {
         version: PayloadVersion,
         id: PayloadId,
     ) -> HookFuture<'_, Option<Box<RawValue>>> {
-        self.seen.lock().unwrap().push(format!("getPayload {version:?} {id}"));
+        self.saw(format!("getPayload {version:?} {id}"));
         Box::pin(self.act(RawValue::from_string(r#"{"ours": 1e2}"#.to_owned()).unwrap()))
     }
 
     fn new_payload_valid(&self, call: NewPayloadCall) {
         assert_ne!(*self.mood.lock().unwrap(), Mood::Panic, "in a plain function");
-        let parsed = call.parse().map(|new| new.payload.payload_inner.payload_inner.block_number);
-        self.seen.lock().unwrap().push(format!("newPayload {:?} {parsed:?}", call.version()));
+        let parsed = call.parse().map(|new| {
+            let number = new.payload.payload_inner.payload_inner.block_number;
+            new.parent_proposer_pubkey.map_or(number, |key| number + u64::from(key[0]))
+        });
+        self.saw(format!("newPayload {:?} {parsed:?}", call.version()));
     }
 }
 
@@ -228,7 +235,7 @@ async fn arrange_with(
     let client = EngineClient::new(&url, outbound()).unwrap();
     let hooks = Arc::new(Hooks {
         mood: Mutex::new(options.mood),
-        seen: Mutex::default(),
+        seen: watch::Sender::default(),
         hold: options.hold,
     });
     let proxy = EngineProxy::new(client, inbound(), hooks.clone(), options.config);
@@ -262,7 +269,7 @@ impl Arrangement {
     }
 
     fn seen(&self) -> Vec<String> {
-        self.hooks.seen.lock().unwrap().clone()
+        self.hooks.seen.borrow().clone()
     }
 
     async fn arrival(&self) -> String {
@@ -271,12 +278,9 @@ impl Arrangement {
     }
 
     async fn until_seen(&self, count: usize) {
-        let enough = async {
-            while self.seen().len() < count {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, enough).await.unwrap();
+        let mut seen = self.hooks.seen.subscribe();
+        let enough = seen.wait_for(|seen| seen.len() >= count);
+        tokio::time::timeout(PATIENCE, enough).await.unwrap().unwrap();
     }
 
     fn open_gate(&self) {
@@ -470,6 +474,23 @@ async fn a_payload_is_answered_by_the_hook_without_asking_the_client() {
 }
 
 #[tokio::test]
+async fn berachains_payload_is_asked_under_its_own_id_with_its_own_method() {
+    let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
+    let key = format!(r#","parentProposerPubKey":"0x{}"}}]}}"#, "05".repeat(48));
+    let update = forkchoice(5).replace("V3", "V3P11").replace("}]}", &key);
+    let (_, answer) = arrangement.send(&update).await;
+    assert!(answer.contains(OURS), "{answer}");
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Decline;
+    let asked = get_payload(4, OURS).replace("V4", "V4P11");
+    arrangement.send(&asked).await;
+    let expected = asked.replace(OURS, THEIRS);
+    let last: serde_json::Value =
+        serde_json::from_str(arrangement.asked().last().unwrap()).unwrap();
+    assert_eq!(last, serde_json::from_str::<serde_json::Value>(&expected).unwrap());
+    assert_eq!(arrangement.seen(), ["forkchoice 5", &format!("getPayload V4P11 {OURS}")]);
+}
+
+#[tokio::test]
 async fn a_payload_that_the_hook_declines_is_asked_from_the_client_under_its_own_id() {
     let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
     arrangement.send(&forkchoice(5)).await;
@@ -495,6 +516,15 @@ async fn a_valid_payload_is_shown_to_the_hook_and_the_answer_stays() {
     let (status, answer) = arrangement.send(&new_payload()).await;
     assert_eq!((status, answer), by_method("newPayload"));
     assert_eq!(arrangement.seen(), ["newPayload V4 Ok(100)"]);
+
+    let key = format!(r#",[],"0x{}"]}}"#, "05".repeat(48));
+    let berachain = new_payload().replace("V4", "V4P11").replace(",[]]}", &key);
+    arrangement.send(&berachain).await;
+    assert_eq!(arrangement.asked().last(), Some(&berachain));
+    assert_eq!(arrangement.seen().last().unwrap(), "newPayload V4P11 Ok(105)");
+    arrangement.send(&new_payload().replace("V4", "V4P11")).await;
+    let without_key = arrangement.seen().pop().unwrap();
+    assert!(without_key.contains("parentProposerPubKey"), "{without_key}");
 
     let script = |_: &str| (StatusCode::OK, by_method("newPayload").1.replace("VALID", "SYNCING"));
     let syncing = arrange_with(Options::default(), script).await;

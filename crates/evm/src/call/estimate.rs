@@ -4,9 +4,11 @@
 //! the least there is. More gas never makes a sane transaction fail; for the others, the answer is
 //! at least one that succeeded when it was tried.
 
+use alloy_eips::eip4844::DATA_GAS_PER_BLOB;
+use alloy_primitives::U256;
 use preconf_chain::ChainSpec;
 use preconf_state::{Overlay, StateReader};
-use revm::context_interface::result::{HaltReason, InvalidTransaction};
+use revm::context_interface::result::HaltReason;
 
 use super::{CallOutcome, CallRequest, CallStatus, GAS_CAP, Simulation};
 use crate::{BlockContext, CallError};
@@ -66,14 +68,18 @@ fn allowance<R: StateReader>(
 ) -> Result<u64, CallError> {
     let asked = request.gas.filter(|gas| *gas >= TRANSFER_GAS);
     let highest = asked.unwrap_or(context.gas_limit()).min(GAS_CAP);
+    let highest = highest.min(simulation.fork_gas_cap);
     let transaction = &simulation.transaction;
     if transaction.gas_price == 0 {
         return Ok(highest);
     }
-    let sender = simulation.read(|state| state.account(transaction.caller))?;
-    let balance = sender.unwrap_or_default().balance;
-    let available = balance.checked_sub(transaction.value).ok_or(CallError::InsufficientFunds)?;
-    let affordable = available / alloy_primitives::U256::from(transaction.gas_price);
+    let balance = simulation.sender()?.balance;
+    let left = |spent| balance.checked_sub(spent).filter(|left| !left.is_zero());
+    let available = left(transaction.value).ok_or(CallError::InsufficientFunds)?;
+    let blob_gas = transaction.blob_hashes.len() as u64 * DATA_GAS_PER_BLOB;
+    let blobs = U256::from(blob_gas) * U256::from(transaction.max_fee_per_blob_gas);
+    let available = available.checked_sub(blobs).ok_or(CallError::InsufficientFunds)?;
+    let affordable = available / U256::from(transaction.gas_price);
     Ok(highest.min(affordable.saturating_to()))
 }
 
@@ -127,15 +133,7 @@ fn attempt<R: StateReader>(
             CallStatus::Halted(HaltReason::OutOfGas(_)) => Attempt::TooLittle,
             CallStatus::Halted(reason) => Attempt::Failed(CallError::Halted(reason)),
         }),
-        Err(CallError::Invalid(invalid)) if is_too_little(&invalid) => Ok(Attempt::TooLittle),
+        Err(CallError::Refused(refusal)) if refusal.is_too_little_gas() => Ok(Attempt::TooLittle),
         Err(error) => Err(error),
     }
-}
-
-fn is_too_little(invalid: &InvalidTransaction) -> bool {
-    matches!(
-        invalid,
-        InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
-            | InvalidTransaction::GasFloorMoreThanGasLimit { .. }
-    )
 }

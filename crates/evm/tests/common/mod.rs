@@ -40,8 +40,14 @@ pub(crate) const DEPOSIT: Address = address!("0x00000000000000000000000000000000
 /// Returns the base fee, the gas price, its caller's balance and the parent's hash.
 pub(crate) const ENVIRONMENT: Address = address!("0x00000000000000000000000000000000000000c8");
 
+/// Logs its data as Berachain's deposit contract would.
+pub(crate) const BERACHAIN_DEPOSIT: Address =
+    address!("0x00000000000000000000000000000000000000c9");
+/// Keeps the gas that it is called with, less 2 for asking, in slot 0.
+pub(crate) const GAUGE: Address = address!("0x00000000000000000000000000000000000000ca");
+
 /// Code that `STORE` and the others have.
-const CONTRACTS: [(Address, &str); 8] = [
+const CONTRACTS: [(Address, &str); 10] = [
     (STORE, "5f356020359055 60405f5f37 5f3560206020a1 00"),
     (REVERT, "60015f55 602a5f52 60205ffd"),
     (BURN, "5b5f56"),
@@ -52,6 +58,11 @@ const CONTRACTS: [(Address, &str); 8] = [
         DEPOSIT,
         "365f5f37 7f649bbc62d0e31342afea4e5cd82d4049e7e1ee912fc0889aa790803be39038c5 365fa1 00",
     ),
+    (
+        BERACHAIN_DEPOSIT,
+        "365f5f37 7f68af751683498a9f9be59fe8b0d52a64dd155255d85cdb29fea30b1e3f891d46 365fa1 00",
+    ),
+    (GAUGE, "5a5f55 00"),
     (ENVIRONMENT, "485f52 3a602052 3331604052 6001430340606052 60805ff3"),
 ];
 

@@ -1,12 +1,12 @@
 //! Blocks on top of each other, and the canonical chain below them.
 
 use alloy_primitives::{Address, B256, U256};
-use preconf_pending::{HeadRelation, MAX_DEPTH};
+use preconf_pending::{HeadRelation, Limits, MAX_DEPTH, Machine, Reception};
 use preconf_state::{Overlay, StateReader};
 
 use crate::{
     rig::Rig,
-    support::{COUNTER, Known, PARENT, hashes, signer, transaction, transfer},
+    support::{COUNTER, Known, PARENT, genesis, hashes, signer, transaction, transfer},
 };
 
 /// What the state holds that a snapshot describes: balances and the counter.
@@ -295,4 +295,25 @@ fn a_newcomer_is_led_to_the_newest_snapshot_piece_by_piece() {
         snapshot.blocks.iter().map(|block| block.reference.clone()).collect::<Vec<_>>()
     };
     assert_eq!(references(&newest), references(rig.snapshot()));
+}
+
+#[test]
+fn without_statements_silence_is_no_gap_and_a_block_waits_for_the_one_below() {
+    let (spec, _) = genesis();
+    let mut rig = Rig::without_head(Limits::default());
+    rig.machine = Machine::new(spec, Limits::default()).unsealed();
+    rig.head(&rig.genesis.clone());
+    let mut first = rig.sequencer.open(&rig.genesis);
+    let last = rig.sequencer.last(&mut first, &[transfer(1, 0)]);
+    rig.deliver(&last);
+    let known = rig.sequencer.finish(&first);
+    let mut second = rig.sequencer.open(&known);
+    let next = rig.sequencer.flashblock(&mut second, &[transfer(1, 1)]);
+
+    assert!(matches!(rig.deliver(&next), Reception::Accepted));
+
+    assert!(rig.replays.is_empty());
+    assert_eq!(rig.shown(), [hashes(&[transfer(1, 0)])]);
+    assert_eq!(rig.head(&known).relation, HeadRelation::Ours);
+    assert_eq!(rig.shown(), [hashes(&[transfer(1, 1)])]);
 }

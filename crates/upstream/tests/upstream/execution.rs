@@ -16,7 +16,7 @@ use preconf_chain::Header;
 use preconf_upstream::{Upstream, UpstreamConfig};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tower::ServiceBuilder;
 
 /// Longer than anything here takes, so that a failing test ends.
@@ -41,6 +41,33 @@ pub(crate) struct Execution {
     headers: Mutex<HashMap<B256, Header>>,
     head: Mutex<B256>,
     notifications: broadcast::Sender<Value>,
+    /// Told of everything that [`Execution::until`] can wait for.
+    changed: Arc<watch::Sender<()>>,
+}
+
+/// A subscription to new heads. Its end is told, too.
+struct Subscriber {
+    notifications: Option<broadcast::Receiver<Value>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+impl Subscriber {
+    fn new(execution: &Execution) -> Self {
+        let notifications = Some(execution.notifications.subscribe());
+        execution.changed.send_replace(());
+        Self { notifications, changed: Arc::clone(&execution.changed) }
+    }
+
+    async fn recv(&mut self) -> Result<Value, broadcast::error::RecvError> {
+        self.notifications.as_mut().unwrap().recv().await
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.notifications = None;
+        self.changed.send_replace(());
+    }
 }
 
 impl Execution {
@@ -57,6 +84,7 @@ impl Execution {
             headers: Mutex::new(HashMap::from([(hash, genesis)])),
             head: Mutex::new(hash),
             notifications: broadcast::channel(256).0,
+            changed: Arc::default(),
         }
     }
 
@@ -147,6 +175,7 @@ impl Execution {
 
     async fn answer(&self, method: &str, params: Value) -> Result<Box<RawValue>, ErrorObjectOwned> {
         self.asked.lock().unwrap().push((method.to_owned(), params.clone()));
+        self.changed.send_replace(());
         if let Some(answer) = self.scripted.lock().unwrap().get(method) {
             return Ok(RawValue::from_string(answer.clone()).unwrap());
         }
@@ -257,7 +286,7 @@ pub(crate) async fn serve(
             "eth_subscription",
             "eth_unsubscribe",
             |_, pending, execution, _| async move {
-                let mut notifications = execution.notifications.subscribe();
+                let mut notifications = Subscriber::new(&execution);
                 let sink = pending.accept().await?;
                 loop {
                     tokio::select! {
@@ -272,9 +301,10 @@ pub(crate) async fn serve(
             },
         )
         .unwrap();
-    let count = Arc::clone(&execution.http_requests);
+    let (count, changed) = (Arc::clone(&execution.http_requests), Arc::clone(&execution.changed));
     let counting = ServiceBuilder::new().map_request(move |request| {
         count.fetch_add(1, Ordering::Relaxed);
+        changed.send_replace(());
         request
     });
     let server = Server::builder().set_http_middleware(counting).build(address).await.unwrap();
@@ -302,14 +332,14 @@ pub(crate) async fn start(execution: Execution) -> (Arc<Execution>, Upstream, Se
     (execution, Upstream::new(config(address)).unwrap(), server)
 }
 
-/// Waits for a condition that others bring about.
-pub(crate) async fn until(condition: impl Fn() -> bool) {
-    let wait = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.expect("the condition comes true");
+impl Execution {
+    /// Waits until something holds of what was asked or of who is subscribed.
+    pub(crate) async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let holds = changed.wait_for(|()| condition(self));
+        let waited = tokio::time::timeout(PATIENCE, holds).await;
+        waited.expect("the condition comes true").expect("the sender is here");
+    }
 }
 
 fn header(number: u64, parent_hash: B256, salt: u8) -> Header {

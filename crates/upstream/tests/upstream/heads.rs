@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::execution::{Execution, PATIENCE, any_port, config, serve, start, until};
+use crate::execution::{Execution, PATIENCE, any_port, config, serve, start};
 use alloy_primitives::B256;
 use futures_util::{Stream, StreamExt};
 use preconf_upstream::{Head, MAX_FILLED_HEADS, Upstream, UpstreamConfig};
@@ -89,7 +89,7 @@ async fn a_header_that_does_not_hash_to_its_name_is_not_handed_on() {
         let head = next(&mut heads).await;
         (head, heads)
     });
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
     let added = execution.extend(1, 0);
     // The notification lies about the timestamp; the block itself does not.
     execution.notify(added[0], |object| object["timestamp"] = "0x1".into());
@@ -104,7 +104,7 @@ async fn a_subscription_hands_on_heads_without_asking_for_them() {
     let (execution, upstream, _server, _) = subscribed(Execution::with_blocks(3)).await;
     let mut heads = upstream.heads();
     assert_eq!(next(&mut heads).await.number, 3);
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
     let asked = execution.count("eth_getBlockByNumber");
     for _ in 0..3 {
         let added = execution.extend(1, 0);
@@ -120,7 +120,7 @@ async fn a_notification_that_was_missed_is_filled_in() {
     let (execution, upstream, _server, _) = subscribed(Execution::with_blocks(3)).await;
     let mut heads = upstream.heads();
     next(&mut heads).await;
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
     let added = execution.extend(4, 0);
     execution.notify(added[3], |_| {});
     assert_eq!(next_hashes(&mut heads, 4).await, added);
@@ -131,7 +131,7 @@ async fn a_notification_that_waited_too_long_does_not_turn_the_head_back() {
     let (execution, upstream, _server, _) = subscribed(Execution::with_blocks(3)).await;
     let mut heads = upstream.heads();
     next(&mut heads).await;
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
     let added = execution.extend(2, 0);
     execution.notify(added[1], |_| {});
     assert_eq!(next_hashes(&mut heads, 2).await, added);
@@ -146,11 +146,11 @@ async fn heads_are_followed_again_after_the_client_was_restarted() {
     let (execution, upstream, server, address) = subscribed(Execution::with_blocks(3)).await;
     let mut heads = upstream.heads();
     next(&mut heads).await;
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
 
     server.stop().unwrap();
     server.stopped().await;
-    until(|| execution.subscribers() == 0).await;
+    execution.until(|execution| execution.subscribers() == 0).await;
     let while_down = execution.extend(2, 0);
     // The stream is polled while nobody is there, and the client comes back.
     let waiting = tokio::spawn(async move {
@@ -162,7 +162,7 @@ async fn heads_are_followed_again_after_the_client_was_restarted() {
     assert_eq!(hashes, while_down);
 
     let follow = tokio::spawn(async move { next(&mut heads).await.hash });
-    until(|| execution.subscribers() == 1).await;
+    execution.until(|execution| execution.subscribers() == 1).await;
     let added = execution.extend(1, 0);
     execution.notify(added[0], |_| {});
     assert_eq!(follow.await.unwrap(), added[0]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use crate::execution::{Execution, PATIENCE, any_port, config, serve, start, until};
+use crate::execution::{Execution, PATIENCE, any_port, config, serve, start};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use futures_util::future::join_all;
 use preconf_state::{Account, Key, StateCache, StateReader, Value};
@@ -102,10 +102,10 @@ async fn no_more_requests_are_under_way_than_allowed() {
     let upstream = Upstream::new(config).unwrap();
     let block = head(&execution);
     let read = tokio::spawn(async move { upstream.fetch(block, &slots(10)).await });
-    until(|| execution.count("eth_getStorageAt") == 3).await;
+    execution.until(|execution| execution.count("eth_getStorageAt") == 3).await;
     for released in 1..=7 {
         execution.gate.as_ref().unwrap().add_permits(1);
-        until(|| execution.count("eth_getStorageAt") == 3 + released).await;
+        execution.until(|execution| execution.count("eth_getStorageAt") == 3 + released).await;
     }
     execution.gate.as_ref().unwrap().add_permits(3);
     assert_eq!(read.await.unwrap().unwrap().len(), 10);
@@ -221,7 +221,7 @@ async fn many_who_need_the_same_share_one_request() {
         tokio::spawn(async move { fetcher.ensure(&cache, &keys).await })
     });
     let callers: Vec<_> = callers.collect();
-    until(|| execution.count("eth_getBalance") == 1).await;
+    execution.until(|execution| execution.count("eth_getBalance") == 1).await;
     execution.gate.as_ref().unwrap().add_permits(100);
     for done in join_all(callers).await {
         done.unwrap().unwrap();
@@ -245,9 +245,9 @@ async fn callers_that_overlap_ask_for_the_rest_only() {
         tokio::spawn(async move { fetcher.ensure(&cache, &keys).await })
     };
     let first = spawn(slots(3));
-    until(|| execution.http_requests() == 1).await;
+    execution.until(|execution| execution.http_requests() == 1).await;
     let second = spawn(slots(5));
-    until(|| execution.http_requests() == 2).await;
+    execution.until(|execution| execution.http_requests() == 2).await;
     execution.gate.as_ref().unwrap().add_permits(100);
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
@@ -286,10 +286,10 @@ async fn a_reader_that_goes_away_is_replaced_by_one_who_waits() {
         tokio::spawn(async move { fetcher.ensure(&cache, &slots(1)).await })
     };
     let first = spawn();
-    until(|| execution.count("eth_getStorageAt") == 1).await;
+    execution.until(|execution| execution.count("eth_getStorageAt") == 1).await;
     let others = [spawn(), spawn()];
     first.abort();
-    until(|| execution.count("eth_getStorageAt") == 2).await;
+    execution.until(|execution| execution.count("eth_getStorageAt") == 2).await;
     execution.gate.as_ref().unwrap().add_permits(100);
     for other in others {
         tokio::time::timeout(PATIENCE, other).await.unwrap().unwrap().unwrap();

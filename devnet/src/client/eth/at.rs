@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use preconf_chain::Header;
 use preconf_chain::rpc::Inclusion;
 use preconf_engine::RpcError;
 use preconf_engine::rpc::{Params, code};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::client::chain::{BlockState, ChainBlock};
 use crate::client::{ClientError, ExecutionClient};
 
-/// EIP-1898: the block is not there.
+/// EIP-1898: there is no block with this hash.
 const RESOURCE_NOT_FOUND: i64 = -32001;
 
 /// A header as `newHeads` shows it.
@@ -28,6 +29,25 @@ impl<'a> From<&'a ChainBlock> for HeadNotification<'a> {
     fn from(block: &'a ChainBlock) -> Self {
         Self { hash: block.hash, header: block.header() }
     }
+}
+
+/// A hash as parameter; it must have its 0x.
+pub(super) fn hash(params: &Params, index: usize, name: &str) -> Result<B256, RpcError> {
+    prefixed(params, index, name)
+}
+
+/// An address as parameter; it must have its 0x.
+pub(super) fn address(params: &Params, index: usize) -> Result<Address, RpcError> {
+    prefixed(params, index, "address")
+}
+
+fn prefixed<T: DeserializeOwned>(params: &Params, index: usize, name: &str) -> Result<T, RpcError> {
+    let text: String = params.required(index, name)?;
+    if !text.starts_with("0x") {
+        let reason = format!("invalid argument {index}: {name} is a hex string without 0x prefix");
+        return Err(RpcError::invalid_params(reason));
+    }
+    params.required(index, name)
 }
 
 /// The block that is named, if it is known.
@@ -64,8 +84,13 @@ pub(super) fn block(
     index: usize,
 ) -> Result<Arc<ChainBlock>, RpcError> {
     let id = params.optional::<BlockId>(index, "block")?.unwrap_or_default();
-    let found = find(client, id)?;
-    found.ok_or_else(|| RpcError::new(RESOURCE_NOT_FOUND, format!("block not found: {}", name(id))))
+    find(client, id)?.ok_or_else(|| match id {
+        BlockId::Hash(wanted) => {
+            let reason = format!("block not found: {}", wanted.block_hash);
+            RpcError::new(RESOURCE_NOT_FOUND, reason)
+        }
+        BlockId::Number(_) => RpcError::new(code::SERVER_ERROR, "header not found"),
+    })
 }
 
 /// The block that the parameter names and the state after it.
@@ -90,12 +115,5 @@ pub(super) fn inclusion(client: &ExecutionClient, block: &ChainBlock) -> Inclusi
         base_fee_per_gas: header.base_fee_per_gas,
         blob_base_fee: excess
             .and_then(|excess| client.spec.blob_base_fee(header.timestamp, excess)),
-    }
-}
-
-fn name(id: BlockId) -> String {
-    match id {
-        BlockId::Number(tag) => tag.to_string(),
-        BlockId::Hash(wanted) => wanted.block_hash.to_string(),
     }
 }

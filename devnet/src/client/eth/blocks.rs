@@ -1,14 +1,14 @@
-//! Blocks and their receipts.
+//! Blocks.
 
 use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{B256, U64};
-use preconf_chain::rpc::{RpcBlock, RpcReceipt};
+use alloy_primitives::U64;
+use preconf_chain::rpc::RpcBlock;
 use preconf_engine::RpcError;
 use preconf_engine::rpc::Params;
 
-use super::at::{find, inclusion};
+use super::at::{find, hash};
 use crate::client::ExecutionClient;
 use crate::client::chain::ChainBlock;
 use crate::client::methods::{Answer, Method, answer};
@@ -23,10 +23,13 @@ pub(super) const METHODS: &[Method] = &[
     Method::new("eth_getBlockTransactionCountByHash", |client, params| {
         count(by_hash(client, params)?)
     }),
-    Method::new("eth_getBlockReceipts", receipts),
+    Method::new("eth_getUncleCountByBlockNumber", |client, params| {
+        uncles(by_number(client, params)?)
+    }),
+    Method::new("eth_getUncleCountByBlockHash", |client, params| uncles(by_hash(client, params)?)),
 ];
 
-fn by_number(
+pub(super) fn by_number(
     client: &ExecutionClient,
     params: &Params,
 ) -> Result<Option<Arc<ChainBlock>>, RpcError> {
@@ -34,9 +37,11 @@ fn by_number(
     find(client, BlockId::Number(tag))
 }
 
-fn by_hash(client: &ExecutionClient, params: &Params) -> Result<Option<Arc<ChainBlock>>, RpcError> {
-    let hash: B256 = params.required(0, "block hash")?;
-    find(client, BlockId::from(hash))
+pub(super) fn by_hash(
+    client: &ExecutionClient,
+    params: &Params,
+) -> Result<Option<Arc<ChainBlock>>, RpcError> {
+    find(client, BlockId::from(hash(params, 0, "block hash")?))
 }
 
 fn show(block: Option<Arc<ChainBlock>>, params: &Params) -> Answer {
@@ -56,10 +61,6 @@ fn count(block: Option<Arc<ChainBlock>>) -> Answer {
     answer(&block.map(|block| U64::from(block.transactions.len())))
 }
 
-fn receipts(client: &ExecutionClient, params: &Params) -> Answer {
-    let block = find(client, params.required(0, "block")?)?;
-    let shown = block.map(|block| {
-        RpcReceipt::of_block(&inclusion(client, &block), &block.transactions, &block.receipts)
-    });
-    answer(&shown)
+fn uncles(block: Option<Arc<ChainBlock>>) -> Answer {
+    answer(&block.map(|block| U64::from(block.block.body.ommers.len())))
 }

@@ -34,6 +34,9 @@ pub(super) const METHODS: &[Method] = &[
         answer(&U256::from(u128::from(base_fee) + suggested_tip(client)))
     }),
     Method::new("eth_maxPriorityFeePerGas", |client, _| answer(&U256::from(suggested_tip(client)))),
+    Method::new("eth_blobBaseFee", |client, _| {
+        answer(&U256::from(blob_base_fee(client, client.head().header())))
+    }),
     Method::new("eth_feeHistory", fee_history),
 ];
 

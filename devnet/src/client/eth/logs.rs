@@ -10,7 +10,7 @@ use preconf_engine::rpc::{Params, code};
 
 use super::at::{find, inclusion};
 use crate::client::ExecutionClient;
-use crate::client::chain::ChainBlock;
+use crate::client::chain::{ChainBlock, HeadChange};
 use crate::client::methods::{Answer, Method, answer};
 
 /// The most blocks that are searched at once.
@@ -22,7 +22,11 @@ const MAX_LOGS: usize = 20_000;
 pub(super) const METHODS: &[Method] = &[Method::new("eth_getLogs", get_logs)];
 
 fn get_logs(client: &ExecutionClient, params: &Params) -> Answer {
-    let filter: Filter = params.required(0, "filter")?;
+    answer(&search(client, &params.required(0, "filter")?)?)
+}
+
+/// The logs of the chain that match.
+pub(super) fn search(client: &ExecutionClient, filter: &Filter) -> Result<Vec<RpcLog>, RpcError> {
     let blocks = match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
             let block = find(client, BlockId::from(hash))?;
@@ -33,14 +37,14 @@ fn get_logs(client: &ExecutionClient, params: &Params) -> Answer {
     let mut found = Vec::new();
     for block in blocks {
         if filter.matches_bloom(block.header().logs_bloom) {
-            found.extend(matching(client, &block, &filter));
+            found.extend(matching(client, &block, filter));
         }
         if found.len() > MAX_LOGS {
             let reason = format!("more than {MAX_LOGS} logs match: ask for fewer blocks");
             return Err(RpcError::new(code::TOO_LARGE_REQUEST, reason));
         }
     }
-    answer(&found)
+    Ok(found)
 }
 
 fn range(
@@ -63,14 +67,28 @@ fn range(
     };
     let (from, to) = (number(from)?, number(to)?);
     if from > to {
-        return Err(RpcError::invalid_params("invalid block range: it ends before it begins"));
+        return Err(RpcError::invalid_params("invalid block range params"));
     }
-    let to = to.min(head);
+    if to > head {
+        let reason = "block range extends beyond current head block";
+        return Err(RpcError::invalid_params(reason));
+    }
     if to.saturating_sub(from) >= MAX_BLOCKS {
         let reason = format!("at most {MAX_BLOCKS} blocks are searched at once");
         return Err(RpcError::new(code::TOO_LARGE_REQUEST, reason));
     }
     Ok((from..=to).filter_map(|number| client.block_by_number(number)).collect())
+}
+
+/// The logs that a change of the head took from the chain, and those it brought.
+pub(crate) fn changed(
+    client: &ExecutionClient,
+    change: &HeadChange,
+    filter: &Filter,
+) -> Vec<RpcLog> {
+    let removed = change.removed.iter().flat_map(|block| matching(client, block, filter));
+    let removed = removed.map(|log| RpcLog { removed: true, ..log });
+    removed.chain(change.added.iter().flat_map(|block| matching(client, block, filter))).collect()
 }
 
 fn matching<'a>(

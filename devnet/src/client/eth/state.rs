@@ -1,144 +1,161 @@
-//! State, and calls on it.
+//! State: accounts, code, slots, and proofs of them.
+
+use std::collections::BTreeMap;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
-use alloy_rpc_types_eth::TransactionRequest;
-use alloy_sol_types::{Revert, SolError};
+use alloy_trie::TrieAccount;
 use preconf_engine::RpcError;
-use preconf_engine::rpc::{Params, code};
-use preconf_evm::call::{self, CallRequest, CallStatus};
-use preconf_evm::{BlockContext, CallError};
-use preconf_state::{Account, NeedState, StateReader};
-use serde_json::value::{RawValue, to_raw_value};
+use preconf_engine::rpc::Params;
+use preconf_state::{Account, Diff, NeedState, StateReader};
+use serde::Serialize;
 
 use super::at;
-use crate::client::chain::BlockState;
 use crate::client::methods::{Answer, Method, answer};
+use crate::client::proof::{SlotProof, prove};
+use crate::client::validate::state_after;
 use crate::client::{ClientError, ExecutionClient};
 
-/// What wallets know a revert by.
-const REVERTED: i64 = 3;
+/// The most slots that are read, or proved, at once.
+const MAX_SLOTS: usize = 1_024;
 
 pub(super) const METHODS: &[Method] = &[
     Method::new("eth_getBalance", balance),
     Method::new("eth_getTransactionCount", transaction_count),
     Method::new("eth_getCode", get_code),
     Method::new("eth_getStorageAt", storage_at),
-    Method::new("eth_call", eth_call),
-    Method::new("eth_estimateGas", estimate_gas),
+    Method::new("eth_getStorageValues", storage_values),
+    Method::new("eth_getProof", proof),
 ];
 
 fn balance(client: &ExecutionClient, params: &Params) -> Answer {
-    let (account, _) = account(client, params, 1)?;
+    let (account, _) = account(client, params)?;
     answer(&account.balance)
 }
 
 /// At `pending`, what waits in the pool counts.
 fn transaction_count(client: &ExecutionClient, params: &Params) -> Answer {
-    let (Account { nonce, .. }, address) = account(client, params, 1)?;
+    let (Account { nonce, .. }, address) = account(client, params)?;
     let block = params.optional::<BlockId>(1, "block")?;
-    let waiting = match block {
-        Some(BlockId::Number(BlockNumberOrTag::Pending)) => client.pool.lock().next_nonce(&address),
-        Some(_) | None => None,
+    let nonce = match block {
+        Some(BlockId::Number(BlockNumberOrTag::Pending)) => {
+            client.pool.lock().next_nonce(address, nonce)
+        }
+        Some(_) | None => nonce,
     };
-    answer(&U64::from(waiting.unwrap_or_default().max(nonce)))
+    answer(&U64::from(nonce))
 }
 
 fn get_code(client: &ExecutionClient, params: &Params) -> Answer {
+    let address = at::address(params, 0)?;
     let (_, state) = at::state(client, params, 1)?;
-    let address: Address = params.required(0, "address")?;
     let account = read(state.account(address))?.unwrap_or_default();
     answer(&read(state.code(account.code_hash))?.original_bytes())
 }
 
 fn storage_at(client: &ExecutionClient, params: &Params) -> Answer {
+    let address = at::address(params, 0)?;
+    let slot = Slot::parse(&params.required::<String>(1, "slot")?)?;
     let (_, state) = at::state(client, params, 2)?;
-    let address: Address = params.required(0, "address")?;
-    let slot: U256 = params.required(1, "slot")?;
-    answer(&B256::from(read(state.slot(address, slot))?))
+    answer(&B256::from(read(state.slot(address, slot.number))?))
 }
 
-fn eth_call(client: &ExecutionClient, params: &Params) -> Answer {
-    let (request, context, state) = call_parameters(client, params)?;
-    let outcome = call::call(&client.spec, &context, state, &request).map_err(refusal)?;
-    match &outcome.status {
-        CallStatus::Success => answer(&outcome.output),
-        CallStatus::Reverted => Err(reverted(&outcome.output)),
-        CallStatus::Halted(_) => {
-            let reason = outcome.failure().unwrap_or_default();
-            Err(RpcError::new(code::SERVER_ERROR, reason))
-        }
-    }
+fn storage_values(client: &ExecutionClient, params: &Params) -> Answer {
+    let wanted: BTreeMap<Address, Vec<B256>> = params.required(0, "slots by address")?;
+    check_count(wanted.values().map(Vec::len).sum())?;
+    let (_, state) = at::state(client, params, 1)?;
+    let value = |address, slot: B256| read(state.slot(address, slot.into())).map(B256::from);
+    let values = wanted.into_iter().map(|(address, slots)| {
+        let values = slots.into_iter().map(|slot| value(address, slot));
+        Ok((address, values.collect::<Result<Vec<_>, RpcError>>()?))
+    });
+    answer(&values.collect::<Result<BTreeMap<_, _>, RpcError>>()?)
 }
 
-fn estimate_gas(client: &ExecutionClient, params: &Params) -> Answer {
-    let (request, context, state) = call_parameters(client, params)?;
-    let gas = call::estimate_gas(&client.spec, &context, state, &request).map_err(refusal)?;
-    answer(&U64::from(gas))
+/// An account and its proof as EIP-1186 has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownProof {
+    address: Address,
+    account_proof: Vec<Bytes>,
+    balance: U256,
+    code_hash: B256,
+    nonce: U64,
+    storage_hash: B256,
+    storage_proof: Vec<ShownSlotProof>,
 }
 
-fn account(
-    client: &ExecutionClient,
-    params: &Params,
-    block: usize,
-) -> Result<(Account, Address), RpcError> {
-    let address: Address = params.required(0, "address")?;
-    let (_, state) = at::state(client, params, block)?;
-    Ok((read(state.account(address))?.unwrap_or_default(), address))
+#[derive(Serialize)]
+struct ShownSlotProof {
+    key: String,
+    value: U256,
+    proof: Vec<Bytes>,
 }
 
-fn call_parameters(
-    client: &ExecutionClient,
-    params: &Params,
-) -> Result<(CallRequest, BlockContext, BlockState), RpcError> {
-    let request = call_request(params.required(0, "call")?)?;
-    if params.optional::<Box<RawValue>>(2, "state overrides")?.is_some() {
-        return Err(RpcError::invalid_params("overrides are not supported"));
-    }
-    let (block, state) = at::state(client, params, 1)?;
-    Ok((request, BlockContext::from(block.header()), state))
-}
-
-fn call_request(request: TransactionRequest) -> Result<CallRequest, RpcError> {
-    if request.blob_versioned_hashes.is_some() {
-        return Err(RpcError::invalid_params("calls with blobs are not supported"));
-    }
-    let input = request.input.try_into_unique_input();
-    let input = input.map_err(|error| RpcError::invalid_params(error.to_string()))?;
-    Ok(CallRequest {
-        from: request.from,
-        to: request.to.and_then(|kind| kind.to().copied()),
-        gas: request.gas,
-        gas_price: request.gas_price,
-        max_fee_per_gas: request.max_fee_per_gas,
-        max_priority_fee_per_gas: request.max_priority_fee_per_gas,
-        value: request.value,
-        data: input.unwrap_or_default(),
-        nonce: request.nonce,
-        access_list: request.access_list,
-        authorization_list: request.authorization_list,
+fn proof(client: &ExecutionClient, params: &Params) -> Answer {
+    let address = at::address(params, 0)?;
+    let keys: Vec<String> = params.optional(1, "storage keys")?.unwrap_or_default();
+    check_count(keys.len())?;
+    let keys = keys.iter().map(|key| Slot::parse(key)).collect::<Result<Vec<_>, _>>()?;
+    let (_, state) = at::state(client, params, 2)?;
+    let whole = state_after(&state, &Diff::default());
+    let slots: Vec<U256> = keys.iter().map(|key| key.number).collect();
+    let proved = prove(&whole, address, &slots);
+    let TrieAccount { nonce, balance, storage_root, code_hash, .. } = proved.account;
+    let slots = keys.iter().zip(proved.slots);
+    answer(&ShownProof {
+        address,
+        account_proof: proved.nodes,
+        balance,
+        code_hash,
+        nonce: U64::from(nonce),
+        storage_hash: storage_root,
+        storage_proof: slots
+            .map(|(key, SlotProof { value, nodes: proof })| ShownSlotProof {
+                key: key.shown(),
+                value,
+                proof,
+            })
+            .collect(),
     })
 }
 
-fn refusal(error: CallError) -> RpcError {
-    match &error {
-        CallError::Reverted(data) => reverted(data),
-        CallError::NeedState(_) | CallError::Failed(_) => RpcError::internal(error.to_string()),
-        CallError::ConflictingFees
-        | CallError::Invalid(_)
-        | CallError::InsufficientFunds
-        | CallError::Halted(_)
-        | CallError::GasExceedsAllowance(_) => RpcError::new(code::SERVER_ERROR, error.to_string()),
+/// A slot as it was written: a number or a hash, with or without leading zeros.
+struct Slot {
+    number: U256,
+    /// Whether it had all 64 digits, and is shown with them.
+    whole: bool,
+}
+
+impl Slot {
+    fn parse(text: &str) -> Result<Self, RpcError> {
+        let refuse = |reason: &str| {
+            RpcError::invalid_params(format!("unable to decode storage key: {reason}"))
+        };
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        if digits.is_empty() || digits.len() > 64 {
+            return Err(refuse("it has not 1 to 64 digits"));
+        }
+        let number = U256::from_str_radix(digits, 16).map_err(|_| refuse("it is not hex"))?;
+        Ok(Self { number, whole: digits.len() == 64 })
+    }
+
+    fn shown(&self) -> String {
+        if self.whole { B256::from(self.number).to_string() } else { format!("{:#x}", self.number) }
     }
 }
 
-/// A revert as wallets expect it: with the reason in words, if there is one, and with the data.
-fn reverted(data: &Bytes) -> RpcError {
-    let message = match Revert::abi_decode(data) {
-        Ok(revert) => format!("execution reverted: {}", revert.reason),
-        Err(_) => "execution reverted".to_owned(),
-    };
-    RpcError { code: REVERTED, message, data: to_raw_value(data).ok() }
+fn check_count(slots: usize) -> Result<(), RpcError> {
+    if slots <= MAX_SLOTS {
+        return Ok(());
+    }
+    Err(RpcError::invalid_params(format!("{slots} slots, more than {MAX_SLOTS}")))
+}
+
+fn account(client: &ExecutionClient, params: &Params) -> Result<(Account, Address), RpcError> {
+    let address = at::address(params, 0)?;
+    let (_, state) = at::state(client, params, 1)?;
+    Ok((read(state.account(address))?.unwrap_or_default(), address))
 }
 
 fn read<T>(value: Result<T, NeedState>) -> Result<T, RpcError> {

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     support::{Building, CHAIN_ID, Sequencer, transfer},
-    world::{Overlay, World, counts, until},
+    world::{Overlay, World, counts},
 };
 
 /// A consumer that shows one flashblock of a session, and an overlay that has seen it.
@@ -46,7 +46,7 @@ impl Scene {
     }
 
     async fn goes_on(&mut self) {
-        until(|| self.world.consumer.context.health.is_ready(), String::new).await;
+        self.world.consumer.until_ready().await;
         self.world.publish(&mut self.building, &[transfer(1, 1)]);
         let snapshot = self.overlay.next().await;
         assert_eq!((snapshot.id, counts(&snapshot)), (self.shown + 1, vec![2]));
@@ -210,7 +210,7 @@ async fn sixteen_bad_messages_in_a_row_end_the_connection() {
     for _ in 0..16 {
         scene.world.feed.send(Message::text("{"));
     }
-    until(|| scene.world.feed.connections().len() == 2, || "still connected".to_owned()).await;
+    scene.world.feed.until_connections(2).await;
     scene.world.publish(&mut scene.building, &[transfer(1, 2)]);
     scene.overlay.until(|snapshot| counts(snapshot) == [3]).await;
 }

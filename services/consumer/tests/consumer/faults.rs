@@ -9,7 +9,7 @@ use crate::{
     client::ExecutionClient,
     feed::Feed,
     support::{CHAIN_ID, Sequencer, genesis, transfer},
-    world::{Consumer, SOON, World, counts, until},
+    world::{Consumer, SOON, World, counts},
 };
 
 /// An address on which nobody listens, until somebody does.
@@ -104,7 +104,7 @@ async fn a_connection_that_breaks_is_resumed_without_a_hole() {
     overlay.until(|snapshot| counts(snapshot) == [1]).await;
 
     world.feed.close_connections();
-    until(|| world.feed.connections().len() == 2, || "no new connection".to_owned()).await;
+    world.feed.until_connections(2).await;
     for nonce in 1..4 {
         world.publish(&mut building, &[transfer(1, nonce)]);
     }

@@ -16,8 +16,9 @@ use preconf_primitives::Position;
 use preconf_wire::{feed::FeedItem, json};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::broadcast,
+    sync::{broadcast, watch},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_tungstenite::{
     accept_hdr_async,
@@ -27,6 +28,8 @@ use tokio_tungstenite::{
         http::header::SEC_WEBSOCKET_PROTOCOL,
     },
 };
+
+use crate::world::SOON;
 
 /// A running feed. Dropping it closes every connection.
 pub(crate) struct Feed {
@@ -40,9 +43,11 @@ struct Shared {
     log: Mutex<Vec<(Position, String)>>,
     live: broadcast::Sender<Sent>,
     /// The cursor of each connection that there was.
-    connections: Mutex<Vec<Option<Position>>>,
+    connections: watch::Sender<Vec<Option<Position>>>,
     /// Whether what is published now is lost on its way and only found by a replay.
     loses: AtomicBool,
+    /// Whether it is a bera-reth sequencer: no sub-protocol, and whoever comes gets what comes.
+    is_upstream: bool,
 }
 
 #[derive(Clone)]
@@ -57,13 +62,23 @@ impl Feed {
     }
 
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        Self::serve(address, false).await
+    }
+
+    /// A bera-reth sequencer.
+    pub(crate) async fn start_upstream() -> Self {
+        Self::serve(([127, 0, 0, 1], 0).into(), true).await
+    }
+
+    async fn serve(address: SocketAddr, is_upstream: bool) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             log: Mutex::default(),
             live: broadcast::channel(1024).0,
-            connections: Mutex::default(),
+            connections: watch::Sender::default(),
             loses: AtomicBool::new(false),
+            is_upstream,
         });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -112,7 +127,14 @@ impl Feed {
 
     /// The cursors with which the consumer has connected so far.
     pub(crate) fn connections(&self) -> Vec<Option<Position>> {
-        self.shared.connections.lock().clone()
+        self.shared.connections.borrow().clone()
+    }
+
+    /// Waits for so many connections.
+    pub(crate) async fn until_connections(&self, count: usize) {
+        let mut connections = self.shared.connections.subscribe();
+        let enough = connections.wait_for(|connections| connections.len() >= count);
+        timeout(SOON, enough).await.expect("a connection in time").unwrap();
     }
 }
 
@@ -124,18 +146,23 @@ impl Drop for Feed {
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut cursor = None;
+    let live = shared.live.subscribe();
+    let is_upstream = shared.is_upstream;
     let accepted = accept_hdr_async(stream, |request: &Request, response| {
-        answer(request, response, &mut cursor)
+        if is_upstream { Ok(response) } else { answer(request, response, &mut cursor) }
     });
     let Ok(mut socket) = accepted.await else { return };
-    let (replay, mut live) = {
+    let (replay, mut live) = if is_upstream {
+        shared.connections.send_modify(|connections| connections.push(None));
+        (Vec::new(), live)
+    } else {
         let log = shared.log.lock();
         let current = log.iter().rev().map(|(position, _)| *position).find(|at| at.index == 0);
         let from = cursor.or(current).unwrap_or_default();
         let begins = |(position, _): &&(Position, String)| *position >= from;
         let replay: Vec<String> =
             log.iter().filter(begins).map(|(_, frame)| frame.clone()).collect();
-        shared.connections.lock().push(cursor);
+        shared.connections.send_modify(|connections| connections.push(cursor));
         (replay, shared.live.subscribe())
     };
     for frame in replay {

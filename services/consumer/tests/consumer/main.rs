@@ -7,6 +7,7 @@ mod client;
 mod faults;
 mod feed;
 mod pending;
+mod v1;
 mod world;
 
 /// The chain and the sequencer with which the machine is tested, too.

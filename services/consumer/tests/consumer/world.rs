@@ -13,7 +13,7 @@ use preconf_wire::{
     feed::FeedItem,
     pending::{PendingClient, PendingError},
 };
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::{
     client::ExecutionClient,
@@ -23,6 +23,8 @@ use crate::{
 
 /// Longer than anything takes, even on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How often a counter is looked at.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A consumer whose feed, execution client and sequencer are scripted.
 pub(crate) struct World {
@@ -60,6 +62,18 @@ impl World {
         Self { spec, genesis, sequencer, client, feed, consumer }
     }
 
+    /// Starts a consumer of a bera-reth sequencer's feed, and waits until it is ready.
+    pub(crate) async fn v1(flags: &[&str]) -> Self {
+        let (spec, genesis) = genesis();
+        let sequencer = Sequencer::new(&spec, 1);
+        let client = ExecutionClient::start(&genesis).await;
+        let feed = Feed::start_upstream().await;
+        let flags: Vec<&str> = ["--policy=v1"].into_iter().chain(flags.iter().copied()).collect();
+        let consumer = Consumer::start_with(&sequencer, feed.address, client.address, &flags).await;
+        consumer.until_ready().await;
+        Self { spec, genesis, sequencer, client, feed, consumer }
+    }
+
     /// Publishes the next flashblock of a session.
     pub(crate) fn publish(&mut self, building: &mut Building, transactions: &[Transaction]) {
         let signed = self.sequencer.flashblock(building, transactions);
@@ -78,10 +92,19 @@ impl World {
 
 impl Consumer {
     pub(crate) async fn start(sequencer: &Sequencer, feed: SocketAddr, client: SocketAddr) -> Self {
+        Self::start_with(sequencer, feed, client, &[]).await
+    }
+
+    pub(crate) async fn start_with(
+        sequencer: &Sequencer,
+        feed: SocketAddr,
+        client: SocketAddr,
+        flags: &[&str],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("genesis.json");
         std::fs::write(&file, genesis_json()).unwrap();
-        let flags = [
+        let required = [
             "consumer".to_owned(),
             format!("--flashblocks-url=ws://{feed}"),
             format!("--sequencer-pubkey={}", sequencer.public_key()),
@@ -89,6 +112,7 @@ impl Consumer {
             format!("--execution-url=http://{client}"),
             "--pending-listen=http://127.0.0.1:0".to_owned(),
         ];
+        let flags = required.into_iter().chain(flags.iter().map(ToString::to_string));
         let prepared = Config::try_parse_from(flags).unwrap().prepare().unwrap();
         let context = Context::for_test();
         let endpoint = spawn(prepared, &context).await.unwrap();
@@ -160,14 +184,15 @@ pub(crate) fn counts(snapshot: &Snapshot) -> Vec<usize> {
     snapshot.blocks.iter().map(|block| block.transaction_count).collect()
 }
 
-/// Waits for a condition that others bring about.
-pub(crate) async fn until(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) {
-    let wait = async {
+/// Waits until something holds that tells nobody, as a counter does: it is looked at now and then.
+async fn until(condition: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+    let mut looks = interval(LOOK);
+    let holds = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            looks.tick().await;
         }
     };
-    if timeout(SOON, wait).await.is_err() {
+    if timeout(SOON, holds).await.is_err() {
         panic!("the condition does not come true: {}", otherwise());
     }
 }

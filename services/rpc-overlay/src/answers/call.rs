@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use alloy_primitives::{Bytes, U64};
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
-use alloy_sol_types::{Panic, Revert, SolError};
 use preconf_chain::ChainSpec;
 use preconf_evm::{
     BlockContext, CallError,
-    call::{CallOutcome, CallRequest, CallStatus, call, estimate_gas},
+    call::{CallOutcome, CallRequest, CallStatus, call, estimate_gas, revert_text},
 };
 use preconf_pending::snapshot::PendingBlock;
 use preconf_state::{Key, NeedState};
-use revm::context_interface::result::InvalidTransaction;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{answers::overrides, failure::Failure, params::Params, view::PendingState};
@@ -138,8 +136,10 @@ fn call_request(request: TransactionRequest, gas: u64) -> Result<CallRequest, Fa
         value: request.value,
         data,
         nonce: request.nonce,
+        chain_id: request.chain_id,
         access_list: request.access_list,
         authorization_list: request.authorization_list,
+        ..CallRequest::default()
     })
 }
 
@@ -155,48 +155,27 @@ fn stop(error: CallError) -> Stop {
     Stop::Failed(match error {
         CallError::NeedState(keys) => return Stop::Need(keys),
         CallError::Reverted(data) => reverted(data),
-        CallError::ConflictingFees => Failure::InvalidParams(error.to_string()),
-        CallError::Invalid(invalid) => Failure::Execution(words(&invalid)),
+        CallError::ConflictingFees
+        | CallError::ConflictingInput
+        | CallError::WrongChain { .. }
+        | CallError::Override(_) => Failure::InvalidParams(error.to_string()),
         CallError::InsufficientFunds
+        | CallError::Refused(_)
         | CallError::Halted(_)
         | CallError::GasExceedsAllowance(_)
         | CallError::Failed(_) => Failure::Execution(error.to_string()),
     })
 }
 
-/// A refusal in the words that wallets look for, where there are such.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the rest has words of its own")]
-fn words(invalid: &InvalidTransaction) -> String {
-    match invalid {
-        InvalidTransaction::LackOfFundForMaxFee { fee, balance } => {
-            format!("insufficient funds for gas * price + value: have {balance} want {fee}")
-        }
-        InvalidTransaction::GasPriceLessThanBasefee => {
-            "max fee per gas less than block base fee".to_owned()
-        }
-        InvalidTransaction::CallGasCostMoreThanGasLimit { gas_limit, initial_gas } => {
-            format!("intrinsic gas too low: have {gas_limit}, want {initial_gas}")
-        }
-        other => other.to_string(),
-    }
-}
-
 fn reverted(data: Bytes) -> Failure {
-    let reason = Revert::abi_decode(&data).map(|revert| revert.reason).ok();
-    let reason = reason.or_else(|| {
-        let kind = Panic::abi_decode(&data).ok()?.kind()?;
-        Some(kind.as_str().to_owned())
-    });
-    let message = match reason {
-        Some(reason) => format!("execution reverted: {reason}"),
-        None => "execution reverted".to_owned(),
-    };
+    let message = revert_text(&data);
     Failure::Reverted { message, data }
 }
 
 #[cfg(test)]
 mod tests {
     use alloy_primitives::{U256, bytes};
+    use alloy_sol_types::{Revert, SolError};
     use preconf_state::{StateCache, Value};
     use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! "What if": state and environment as a caller of `eth_call` wants them to be.
 
-use alloy_primitives::{B256, U256, keccak256, map::HashMap};
+use alloy_primitives::{B256, U256, keccak256, map::U256Map};
 use alloy_rpc_types_eth::{
     BlockOverrides,
     state::{AccountOverride, StateOverride},
@@ -25,7 +25,7 @@ pub(crate) fn state(wanted: &StateOverride, state: &impl StateReader) -> Result<
                 .unwrap_or_else(|_| Bytecode::new_legacy(code.clone()));
             diff.codes.insert(account.code_hash, code);
         }
-        let slots: HashMap<U256, U256> = replaced
+        let slots: U256Map<U256> = replaced
             .iter()
             .chain(state_diff)
             .flatten()

@@ -9,7 +9,7 @@ use alloy_consensus::{
     EthereumTxEnvelope, SignableTransaction, TransactionEnvelope, TxEip1559, TxLegacy,
 };
 use alloy_primitives::{
-    Address, B256, Bytes, Log, Signature, TxKind, U256, bytes, keccak256, map::HashMap,
+    Address, B256, Bytes, Log, Signature, TxKind, U256, bytes, keccak256, map::U256Map,
 };
 use preconf_chain::{ChainSpec, Receipt, Transaction, TxEnvelope};
 use preconf_evm::NextBlock;
@@ -133,7 +133,7 @@ fn lower_flashblocks() -> Vec<ExecutedFlashblock> {
     let creation = executed(dynamic(CREATION_NONCE, TxKind::Create), true, 171_000, 1);
     let mut created = diff([(SENDER, account(13, 900)), (OLD, old_account())]);
     let counter = Account { nonce: 1, code_hash: keccak256(&COUNTER_CODE), ..account(1, 0) };
-    let slots = HashMap::from_iter([(U256::ZERO, U256::from(42))]);
+    let slots = U256Map::from_iter([(U256::ZERO, U256::from(42))]);
     let change = AccountDiff { account: Some(counter), wiped: true, slots };
     created.accounts.insert(COUNTER, change);
     created.codes.insert(counter.code_hash, Bytecode::new_raw(COUNTER_CODE));

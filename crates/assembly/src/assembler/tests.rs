@@ -1,0 +1,260 @@
+//! What becomes of promises when builds end in every way they can.
+
+use alloy_consensus::TxEip1559;
+use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
+use preconf_state::{StateCache, Value};
+
+use super::*;
+use crate::{
+    testing::{BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, prague, rich, transfer, unsigned},
+    *,
+};
+
+const ROOM: u64 = 30_000_000;
+/// Room for some transactions, but not for [`large`].
+const LITTLE_ROOM: u64 = 45_000;
+
+fn large() -> Transaction {
+    unsigned(TxEip1559 { gas_limit: 50_000, ..transfer(0) }, SENDER)
+}
+
+/// A machine that has promised this transaction, which nobody will send again, and builds nothing.
+fn having_promised(promise: &Transaction) -> Machine {
+    let mut machine = Machine::new();
+    machine.submit(promise);
+    machine.open(ROOM);
+    machine.publish();
+    machine.tick();
+    assert_eq!(machine.publish().len(), 1);
+    machine.assembler.drop_build();
+    assert_eq!(machine.assembler.unsettled, std::slice::from_ref(promise));
+    machine.assembler.pool.remove(&promise.signer(), 0);
+    machine
+}
+
+/// State in which the sender's next nonce is this.
+fn state_with_nonce(nonce: u64) -> StateCache {
+    let cache = StateCache::new(0, B256::ZERO, 10_000);
+    let accounts =
+        [(SENDER, rich(nonce)), (OTHER, rich(0)), (RECIPIENT, None), (BENEFICIARY, None)];
+    for (address, account) in accounts {
+        cache.insert(Key::Account(address), Value::Account(account));
+    }
+    cache
+}
+
+fn no_room(promise: &Transaction) -> Vec<Retraction> {
+    vec![Retraction { transaction: *promise.hash(), cause: RetractionCause::NoRoom }]
+}
+
+/// What a new build with room for everything keeps.
+fn kept_by_the_next_build(machine: &mut Machine) -> Vec<Transaction> {
+    machine.open(ROOM);
+    let cuts = machine.publish();
+    assert!(cuts[0].retractions.is_empty(), "{cuts:?}");
+    cuts[0].transactions.clone()
+}
+
+fn only<T: std::fmt::Debug>(mut effects: Vec<T>) -> T {
+    assert_eq!(effects.len(), 1, "{effects:?}");
+    effects.remove(0)
+}
+
+#[test]
+fn a_retraction_that_was_not_published_is_still_a_promise() {
+    let promise = large();
+    let mut machine = having_promised(&promise);
+    machine.open(LITTLE_ROOM);
+    let Effect::Publish { cut, .. } = only(machine.run()) else { panic!("a cut comes first") };
+    assert_eq!(cut.retractions, no_room(&promise));
+    machine.assembler.drop_build();
+
+    assert_eq!(kept_by_the_next_build(&mut machine), [promise]);
+}
+
+#[test]
+fn a_published_retraction_is_said_once() {
+    let promise = large();
+    let mut machine = having_promised(&promise);
+    machine.open(LITTLE_ROOM);
+    assert_eq!(machine.publish()[0].retractions, no_room(&promise));
+    machine.tick();
+    assert_eq!(machine.publish()[0].retractions, []);
+    machine.assembler.drop_build();
+
+    assert_eq!(kept_by_the_next_build(&mut machine), []);
+}
+
+#[test]
+fn a_retraction_counts_when_its_flashblock_is_out_though_the_build_has_ended() {
+    for is_published in [false, true] {
+        let (promise, other) = (large(), unsigned(transfer(0), OTHER));
+        let mut machine = having_promised(&promise);
+        machine.assembler.unsettled = vec![other.clone(), promise.clone()];
+        let build = machine.open(LITTLE_ROOM);
+        // The block is asked for when its first flashblock was just cut.
+        let Effect::Publish { cut, .. } = only(machine.run()) else { panic!("a cut comes first") };
+        assert!(machine.assembler.finish(build, machine.now));
+        let Effect::Complete { last, .. } = only(machine.run()) else { panic!("it is complete") };
+        assert_eq!((last.index, last.retractions.len()), (1, 0));
+        assert_eq!(cut.retractions, no_room(&promise));
+        if is_published {
+            machine.assembler.published(build, cut.index);
+        }
+
+        let expected = if is_published { vec![other] } else { vec![other, promise] };
+        assert_eq!(kept_by_the_next_build(&mut machine), expected);
+    }
+}
+
+#[test]
+fn a_promise_whose_nonce_is_used_is_kept_if_the_chain_holds_it() {
+    // The second one does not fit either, which must not hide that its nonce is used.
+    for promise in [unsigned(transfer(0), SENDER), large()] {
+        let mut machine = having_promised(&promise);
+        machine.cache = state_with_nonce(1);
+        let build = machine.open(LITTLE_ROOM);
+        let mut effects = machine.run().into_iter();
+        let Some(Effect::Locate { transaction, .. }) = effects.next() else { panic!("it asks") };
+        assert_eq!(transaction, *promise.hash());
+        let Some(Effect::Publish { cut, .. }) = effects.next() else { panic!("it goes on") };
+        assert!(cut.retractions.is_empty());
+
+        machine.assembler.located(build, promise.hash(), Located::Canonical);
+        machine.assembler.published(build, cut.index);
+        machine.tick();
+        assert_eq!(machine.publish()[0].retractions, []);
+        machine.assembler.drop_build();
+        assert_eq!(machine.assembler.unsettled, []);
+    }
+}
+
+#[test]
+fn a_promise_whose_nonce_another_transaction_used_is_taken_back() {
+    let promise = unsigned(transfer(0), SENDER);
+    let mut machine = having_promised(&promise);
+    machine.cache = state_with_nonce(1);
+    let build = machine.open(ROOM);
+    machine.run();
+    machine.assembler.located(build, promise.hash(), Located::Absent);
+    machine.assembler.published(build, 0);
+    machine.tick();
+    let cause = RetractionCause::NoLongerValid;
+    let expected = [Retraction { transaction: *promise.hash(), cause }];
+    assert_eq!(machine.publish()[0].retractions, expected);
+}
+
+#[test]
+fn a_promise_that_nobody_can_locate_is_left_to_the_next_build() {
+    let promise = unsigned(transfer(0), SENDER);
+    let mut machine = having_promised(&promise);
+    machine.cache = state_with_nonce(1);
+    let build = machine.open(ROOM);
+    machine.run();
+    machine.assembler.located(build, promise.hash(), Located::Unknown);
+    machine.assembler.published(build, 0);
+    machine.tick();
+    assert_eq!(machine.publish()[0].retractions, []);
+    machine.assembler.drop_build();
+    assert_eq!(machine.assembler.unsettled, [promise]);
+}
+
+#[test]
+fn a_block_whose_opening_cannot_be_read_fails_and_keeps_its_promises() {
+    let promise = unsigned(transfer(0), SENDER);
+    let mut machine = Machine::on(prague());
+    machine.assembler.unsettled = vec![promise.clone()];
+    let build = machine.open(ROOM);
+    let Effect::Need { keys, .. } = only(machine.run()) else { panic!("it needs state") };
+    machine.assembler.state_failed(build, &keys, "nobody answers".into());
+    let Effect::Failed { failure, .. } = only(machine.run()) else { panic!("it has failed") };
+    assert!(matches!(failure, Failure::NotOpened(_)), "{failure:?}");
+    assert_eq!(machine.assembler.building(), None);
+    assert_eq!(machine.assembler.unsettled, [promise]);
+}
+
+#[test]
+fn a_promise_whose_state_cannot_be_read_waits_for_the_next_build_and_holds_up_no_other() {
+    let promises = [
+        unsigned(transfer(0), SENDER),
+        unsigned(transfer(0), OTHER),
+        unsigned(transfer(1), SENDER),
+    ];
+    let mut machine = Machine::new();
+    machine.assembler.unsettled = promises.to_vec();
+    let complete = machine.cache.clone();
+    machine.cache = StateCache::new(0, B256::ZERO, 10_000);
+    for address in [OTHER, RECIPIENT, BENEFICIARY] {
+        let account = complete.account(address).unwrap();
+        machine.cache.insert(Key::Account(address), Value::Account(account));
+    }
+    let build = machine.open(ROOM);
+    let Effect::Need { keys, .. } = only(machine.run()) else { panic!("it needs state") };
+    assert_eq!(keys, [Key::Account(SENDER)]);
+    machine.assembler.state_failed(build, &keys, "nobody answers".into());
+    let cuts = machine.publish();
+    assert_eq!(cuts[0].transactions, [promises[1].clone()]);
+    assert_eq!(cuts[0].retractions, []);
+    machine.assembler.drop_build();
+
+    machine.cache = complete;
+    let [first, other, second] = promises;
+    assert_eq!(kept_by_the_next_build(&mut machine), [other, first, second]);
+}
+
+#[test]
+fn a_transaction_whose_state_cannot_be_read_waits_for_the_next_block() {
+    let transaction = unsigned(transfer(0), SENDER);
+    let mut machine = Machine::new();
+    let complete = machine.cache.clone();
+    machine.cache = StateCache::new(0, B256::ZERO, 10_000);
+    machine.submit(&transaction);
+    let build = machine.open(ROOM);
+    let mut effects = machine.run();
+    let Some(Effect::Need { keys, .. }) = effects.pop() else { panic!("it needs state") };
+    machine.assembler.state_failed(build, &keys, "nobody answers".into());
+    machine.assembler.published(build, 0);
+    machine.tick();
+    assert!(machine.publish()[0].transactions.is_empty());
+    machine.assembler.drop_build();
+
+    machine.cache = complete;
+    machine.open(ROOM);
+    machine.publish();
+    machine.tick();
+    assert_eq!(machine.publish()[0].transactions, [transaction]);
+}
+
+#[test]
+fn heartbeats_end_before_the_index_that_ends_the_session() {
+    let mut machine = Machine::new();
+    let build = machine.open(ROOM);
+    let mut published = machine.publish().len() as u64;
+    for _ in 0..MAX_INDEX + 5 {
+        machine.tick();
+        published += machine.publish().len() as u64;
+    }
+    assert_eq!(published, MAX_INDEX);
+    assert!(machine.assembler.finish(build, machine.now));
+    let Effect::Complete { last, .. } = only(machine.run()) else { panic!("it is complete") };
+    assert_eq!(last.index, MAX_INDEX);
+}
+
+#[test]
+fn it_rests_while_a_flashblock_is_on_its_way_though_the_next_one_is_due() {
+    let mut machine = Machine::new();
+    let build = machine.open(ROOM);
+    let Effect::Publish { cut, .. } = only(machine.run()) else { panic!("a cut comes first") };
+    machine.tick();
+    assert!(machine.run().is_empty());
+    machine.assembler.published(build, cut.index);
+    assert_eq!(machine.publish().len(), 1);
+}
+
+#[test]
+fn what_the_chain_holds_is_no_longer_owed() {
+    let promise = unsigned(transfer(0), SENDER);
+    let mut machine = having_promised(&promise);
+    machine.assembler.canonical([(SENDER, 0, promise.hash())].into_iter());
+    assert_eq!(machine.assembler.unsettled, []);
+}

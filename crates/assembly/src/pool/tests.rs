@@ -1,0 +1,198 @@
+//! What the pool takes, refuses and gives up.
+
+use alloy_consensus::TxEip1559;
+use alloy_primitives::U256;
+
+use super::*;
+use crate::testing::{GWEI, OTHER, SENDER, rich, sender, transfer, unsigned};
+
+fn paying(address: Address, nonce: u64, tip: u128) -> Transaction {
+    let transaction =
+        TxEip1559 { max_priority_fee_per_gas: tip, max_fee_per_gas: tip, ..transfer(nonce) };
+    unsigned(transaction, address)
+}
+
+/// A transaction that costs this at most.
+fn costing(nonce: u64, cost: u64) -> Transaction {
+    let transaction = TxEip1559 {
+        gas_limit: 0,
+        value: U256::from(cost),
+        max_fee_per_gas: 10,
+        max_priority_fee_per_gas: 10,
+        ..transfer(nonce)
+    };
+    unsigned(transaction, SENDER)
+}
+
+fn with_balance(balance: u64) -> Option<Account> {
+    Some(Account { balance: U256::from(balance), ..Account::default() })
+}
+
+fn refused(pool: &mut Pool, transaction: Transaction, account: Option<Account>) -> Reason {
+    let before = pool.len();
+    let refusal = pool.insert(transaction, account).unwrap_err();
+    assert_eq!(pool.len(), before, "a refused transaction changes nothing");
+    refusal.reason
+}
+
+fn small(transactions: usize) -> Pool {
+    Pool::new(PoolLimits { transactions, ..PoolLimits::default() })
+}
+
+/// Everything that waits is known by hash, by sender and in the index, and nothing else is.
+fn assert_consistent(pool: &Pool) {
+    let waiting = pool.senders.values().map(|sender| sender.waiting.len()).sum::<usize>();
+    assert_eq!(waiting, pool.by_hash.len());
+    let tails: BTreeSet<_> =
+        pool.senders.iter().map(|(address, sender)| sender.tail(*address).unwrap()).collect();
+    assert_eq!(tails, pool.tails);
+}
+
+#[test]
+fn a_hundred_thousand_wait_and_the_worst_make_room_for_a_hundred_thousand_more() {
+    const FULL: u64 = 100_000;
+    let mut pool = Pool::new(PoolLimits::default());
+    let poor: Vec<_> = (0..FULL).map(|n| paying(sender(n), 0, 1_000 + u128::from(n))).collect();
+    for transaction in &poor {
+        pool.insert(transaction.clone(), rich(0)).unwrap();
+    }
+    assert_eq!(pool.len() as u64, FULL);
+    assert_eq!(refused(&mut pool, paying(SENDER, 0, 1_000), rich(0)), Reason::PoolFull);
+
+    for n in 0..FULL {
+        let better = paying(sender(FULL + n), 0, GWEI + u128::from(n));
+        pool.insert(better, rich(0)).unwrap();
+        assert_eq!(pool.len() as u64, FULL);
+        // One goes for each that comes, the one that pays least first.
+        assert!(pool.get(poor[n as usize].hash()).is_none(), "{n}");
+        let next = poor.get(n as usize + 1);
+        assert!(next.is_none_or(|next| pool.get(next.hash()).is_some()), "{n}");
+    }
+    assert_consistent(&pool);
+    let mut selection = pool.select(0);
+    let best = selection.next(&pool).unwrap();
+    assert_eq!(tip_cap(&best), GWEI + u128::from(FULL - 1));
+}
+
+#[test]
+fn what_cannot_be_executed_goes_before_what_pays_less() {
+    let mut pool = small(2);
+    let ahead = paying(SENDER, 5, 1_000);
+    pool.insert(ahead.clone(), rich(0)).unwrap();
+    pool.insert(paying(OTHER, 0, 10), rich(0)).unwrap();
+    pool.insert(paying(sender(1), 0, 5), rich(0)).unwrap();
+    assert!(pool.get(ahead.hash()).is_none());
+    assert_consistent(&pool);
+}
+
+#[test]
+fn a_transaction_is_worth_no_more_than_those_it_waits_for() {
+    let mut pool = small(3);
+    pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
+    let last = paying(SENDER, 1, 1_000);
+    pool.insert(last.clone(), rich(0)).unwrap();
+    pool.insert(paying(OTHER, 0, 50), rich(0)).unwrap();
+    pool.insert(paying(sender(1), 0, 20), rich(0)).unwrap();
+    assert!(pool.get(last.hash()).is_none());
+    assert_eq!(refused(&mut pool, paying(SENDER, 1, 1_000), rich(0)), Reason::PoolFull);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn of_equals_the_first_to_come_stays_and_the_newcomer_is_refused() {
+    let mut pool = small(2);
+    let first = paying(OTHER, 0, 10);
+    pool.insert(first.clone(), rich(0)).unwrap();
+    pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
+    assert_eq!(refused(&mut pool, paying(sender(1), 0, 10), rich(0)), Reason::PoolFull);
+    pool.insert(paying(sender(1), 0, 11), rich(0)).unwrap();
+    assert!(pool.get(first.hash()).is_some());
+}
+
+#[test]
+fn a_full_pool_takes_a_replacement_without_giving_anything_up() {
+    let mut pool = small(2);
+    pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
+    pool.insert(paying(OTHER, 0, 5), rich(0)).unwrap();
+    assert_eq!(refused(&mut pool, paying(SENDER, 0, 10), rich(0)), Reason::AlreadyKnown);
+    pool.insert(paying(SENDER, 0, 11), rich(0)).unwrap();
+    assert_eq!(pool.len(), 2);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn what_a_sender_may_spend_is_counted_over_its_whole_chain() {
+    let mut pool = Pool::new(PoolLimits::default());
+    pool.insert(costing(0, 40), with_balance(100)).unwrap();
+    pool.insert(costing(1, 40), with_balance(100)).unwrap();
+    assert_eq!(refused(&mut pool, costing(2, 21), with_balance(100)), Reason::InsufficientFunds);
+    pool.insert(costing(2, 20), with_balance(100)).unwrap();
+    // More has come in meanwhile.
+    pool.insert(costing(3, 21), with_balance(121)).unwrap();
+    // Half of it is spent.
+    pool.mined(&SENDER, 1);
+    let spent = Some(Account { nonce: 2, ..with_balance(41).unwrap() });
+    assert_eq!(refused(&mut pool, costing(4, 1), spent), Reason::InsufficientFunds);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn a_replacement_counts_instead_of_what_it_replaces() {
+    let bumped = |nonce, cost| {
+        let transaction = TxEip1559 {
+            gas_limit: 0,
+            value: U256::from(cost),
+            max_fee_per_gas: 20,
+            max_priority_fee_per_gas: 20,
+            ..transfer(nonce)
+        };
+        unsigned(transaction, SENDER)
+    };
+    let mut pool = Pool::new(PoolLimits::default());
+    pool.insert(costing(0, 60), with_balance(100)).unwrap();
+    pool.insert(costing(1, 40), with_balance(100)).unwrap();
+    assert_eq!(refused(&mut pool, bumped(0, 61), with_balance(100)), Reason::InsufficientFunds);
+    pool.insert(bumped(0, 60), with_balance(100)).unwrap();
+    pool.insert(bumped(1, 40), with_balance(100)).unwrap();
+    assert_eq!(pool.len(), 2);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn what_is_parked_gives_way_to_what_closes_the_gap() {
+    let mut pool = Pool::new(PoolLimits::default());
+    let parked = [costing(1, 50), costing(2, 90)];
+    for transaction in &parked {
+        pool.insert(transaction.clone(), with_balance(100)).unwrap();
+    }
+    pool.insert(costing(0, 40), with_balance(100)).unwrap();
+    assert_eq!(pool.next_nonce(&SENDER), Some(2));
+    assert!(pool.get(parked[1].hash()).is_none());
+    assert_consistent(&pool);
+}
+
+#[test]
+fn a_cost_beyond_all_numbers_is_refused() {
+    let transaction = TxEip1559 { value: U256::MAX, ..transfer(0) };
+    let mut pool = Pool::new(PoolLimits::default());
+    let account = Some(Account { balance: U256::MAX - U256::ONE, ..Account::default() });
+    let reason = refused(&mut pool, unsigned(transaction, SENDER), account);
+    assert_eq!(reason, Reason::InsufficientFunds);
+}
+
+#[test]
+fn candidates_come_by_effective_tip_and_in_nonce_order() {
+    let mut pool = Pool::new(PoolLimits::default());
+    for transaction in
+        [paying(SENDER, 1, 9 * GWEI), paying(OTHER, 0, 5 * GWEI), paying(SENDER, 0, 3 * GWEI)]
+    {
+        pool.insert(transaction, rich(0)).unwrap();
+    }
+    let mut selection = pool.select(GWEI as u64);
+    let mut order = Vec::new();
+    while let Some(next) = selection.next(&pool) {
+        order.push((next.signer(), next.envelope().nonce()));
+        selection.included(&pool, next.signer(), next.envelope().nonce());
+    }
+    assert_eq!(order, [(OTHER, 0), (SENDER, 0), (SENDER, 1)]);
+}

@@ -1,0 +1,256 @@
+//! Berachain's section of a genesis, and the forks that only Berachain has.
+//!
+//! A genesis without the section is Ethereum's. What the section holds that is not known here is
+//! refused by name: a client that skipped it would leave the chain at that fork without a word.
+//!
+//! Invariants: the forks are in order, and nothing in the section is zero that must not be.
+
+use alloy_eips::eip7840::BlobParams;
+use alloy_genesis::ChainConfig;
+use alloy_primitives::{Address, B256, address, b256};
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::ChainSpec;
+use crate::{GenesisError, PolTx, ProposerPublicKey};
+
+/// The chain ids of the public networks, whose genesis files always have the section, and what
+/// their first blocks hash to.
+const PUBLIC_NETWORKS: [(u64, Option<B256>); 2] = [
+    (80_094, Some(b256!("0xd57819422128da1c44339fc7956662378c17e2213e669b427ac91cd11dfcfb38"))),
+    (80_069, None),
+];
+
+/// Where validators deposit, on every Berachain network that does not say otherwise.
+pub(super) const DEPOSIT_CONTRACT: Address = address!("0x4242424242424242424242424242424242424242");
+
+/// How large code may be (BRIP-0010), and the code that creates it.
+const OSAKA_CODE_LIMITS: CodeLimits = CodeLimits { code: 32_768, init_code: 65_536 };
+
+/// `config.berachain` of a genesis.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BerachainConfig {
+    /// Proof of liquidity, the 22nd field of the header, and a slower base fee.
+    pub prague1: Prague1,
+    /// Another floor of the base fee.
+    pub prague2: Prague2,
+    /// Transfers of some addresses are refused.
+    #[serde(default)]
+    pub prague3: Option<Prague3>,
+    /// The end of Prague3.
+    #[serde(default)]
+    pub prague4: Option<Prague4>,
+    /// Floors of the base fee and of the blob base fee.
+    #[serde(default)]
+    pub osaka1: Option<Osaka1>,
+}
+
+/// See [`BerachainConfig::prague1`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prague1 {
+    /// From when on, in seconds.
+    pub time: u64,
+    /// The base fee moves by at most this part of itself.
+    pub base_fee_change_denominator: u64,
+    /// The floor of the base fee.
+    pub minimum_base_fee_wei: u64,
+    /// The contract that the first transaction of every block calls.
+    pub pol_distributor_address: Address,
+}
+
+/// See [`BerachainConfig::prague2`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prague2 {
+    /// From when on, in seconds.
+    pub time: u64,
+    /// The floor of the base fee.
+    pub minimum_base_fee_wei: u64,
+}
+
+/// See [`BerachainConfig::prague3`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prague3 {
+    /// From when on, in seconds.
+    pub time: u64,
+    /// Who may transfer tokens to nobody but the rescue address, and receive none.
+    pub blocked_addresses: Vec<Address>,
+    /// To whom the blocked may transfer.
+    pub rescue_address: Address,
+    /// A vault that may not move at all.
+    pub bex_vault_address: Address,
+}
+
+/// See [`BerachainConfig::prague4`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prague4 {
+    /// From when on, in seconds.
+    pub time: u64,
+}
+
+/// See [`BerachainConfig::osaka1`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Osaka1 {
+    /// From when on, in seconds.
+    pub time: u64,
+    /// The floor of the base fee.
+    pub minimum_base_fee_wei: u64,
+    /// The floor of the blob base fee.
+    pub minimum_blob_base_fee_wei: u64,
+}
+
+/// How large code may be where that differs from Ethereum's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeLimits {
+    /// The code of a contract, in bytes.
+    pub code: usize,
+    /// The code that creates it, in bytes.
+    pub init_code: usize,
+}
+
+/// A block needs the key of the previous block's proposer, and it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the block needs the key of the previous block's proposer")]
+pub struct MissingProposerKey;
+
+/// Checks the section against the rest of the configuration.
+pub(super) fn check(
+    section: Option<&BerachainConfig>,
+    config: &ChainConfig,
+) -> Result<(), GenesisError> {
+    let Some(section) = section else {
+        let chain_id = config.chain_id;
+        let public = PUBLIC_NETWORKS.iter().any(|(id, _)| *id == chain_id);
+        return if public { Err(GenesisError::NoBerachain { chain_id }) } else { Ok(()) };
+    };
+    let BerachainConfig { prague1, prague2, prague3, prague4, osaka1 } = section;
+    check_order(&[
+        ("pragueTime", config.prague_time),
+        ("berachain.prague1", Some(prague1.time)),
+        ("berachain.prague2", Some(prague2.time)),
+    ])?;
+    if let Some(prague3) = prague3 {
+        check_order(&[
+            ("berachain.prague2", Some(prague2.time)),
+            ("berachain.prague3", Some(prague3.time)),
+        ])?;
+    }
+    if let Some(prague4) = prague4 {
+        let prague3 = prague3.as_ref().map(|fork| fork.time);
+        check_order(&[("berachain.prague3", prague3), ("berachain.prague4", Some(prague4.time))])?;
+    }
+    if let Some(osaka1) = osaka1 {
+        check_order(&[("osakaTime", config.osaka_time), ("berachain.osaka1", Some(osaka1.time))])?;
+    }
+    let fees = osaka1
+        .as_ref()
+        .map_or((1, 1), |fork| (fork.minimum_base_fee_wei, fork.minimum_blob_base_fee_wei));
+    for (field, zero) in [
+        ("prague1.baseFeeChangeDenominator", prague1.base_fee_change_denominator == 0),
+        ("prague1.polDistributorAddress", prague1.pol_distributor_address.is_zero()),
+        ("osaka1.minimumBaseFeeWei", fees.0 == 0),
+        ("osaka1.minimumBlobBaseFeeWei", fees.1 == 0),
+    ] {
+        if zero {
+            return Err(GenesisError::BerachainZero { field });
+        }
+    }
+    Ok(())
+}
+
+/// Each fork must be set and not before the one it follows.
+fn check_order(forks: &[(&'static str, Option<u64>)]) -> Result<(), GenesisError> {
+    for pair in forks.windows(2) {
+        if let [(after, earlier), (fork, Some(later))] = *pair
+            && earlier.is_none_or(|earlier| earlier > later)
+        {
+            return Err(GenesisError::ForkOrder { fork, after });
+        }
+    }
+    Ok(())
+}
+
+/// A fork's blob parameters: the same in every fork unless the file says otherwise, and never with
+/// a base cost (EIP-7918 is not part of BRIP-0010).
+pub(super) fn blob_params(named: Option<BlobParams>) -> BlobParams {
+    BlobParams { blob_base_cost: 0, ..named.unwrap_or(BlobParams::cancun()) }
+}
+
+impl BerachainConfig {
+    /// The denominator and the floor of the base fee after a block of this time.
+    pub(super) fn base_fee_rules(&self, parent_timestamp: u64) -> Option<(u64, u64)> {
+        let Self { prague1, prague2, osaka1, .. } = self;
+        if parent_timestamp < prague1.time {
+            return None;
+        }
+        let floors = [
+            Some((prague1.time, prague1.minimum_base_fee_wei)),
+            Some((prague2.time, prague2.minimum_base_fee_wei)),
+            osaka1.as_ref().map(|fork| (fork.time, fork.minimum_base_fee_wei)),
+        ];
+        let active = floors.into_iter().flatten().rev().find(|(time, _)| *time <= parent_timestamp);
+        Some((prague1.base_fee_change_denominator, active.map_or(0, |(_, floor)| floor)))
+    }
+
+    /// The floor of the blob base fee in a block of this time.
+    pub(super) fn blob_base_fee_floor(&self, timestamp: u64) -> u128 {
+        let active = self.osaka1.as_ref().filter(|fork| fork.time <= timestamp);
+        active.map_or(0, |fork| fork.minimum_blob_base_fee_wei.into())
+    }
+}
+
+impl ChainSpec {
+    /// Berachain's section of the genesis; none on Ethereum.
+    pub fn berachain(&self) -> Option<&BerachainConfig> {
+        self.berachain.as_ref()
+    }
+
+    /// Whether a block of this time has a proof-of-liquidity transaction and the key that it is
+    /// made from.
+    pub fn is_prague1_active_at_timestamp(&self, timestamp: u64) -> bool {
+        self.berachain.as_ref().is_some_and(|section| section.prague1.time <= timestamp)
+    }
+
+    /// What the genesis of this public network hashes to, as far as it is known here.
+    pub fn public_genesis_hash(&self) -> Option<B256> {
+        let known = PUBLIC_NETWORKS.iter().find(|(id, _)| *id == self.chain_id());
+        known.and_then(|(_, hash)| *hash)
+    }
+
+    /// How large code may be in a block of this time, where that differs from Ethereum's.
+    pub fn code_limits_at(&self, timestamp: u64) -> Option<CodeLimits> {
+        (self.berachain.is_some() && self.is_osaka(timestamp)).then_some(OSAKA_CODE_LIMITS)
+    }
+
+    /// Whether blobs come with cell proofs (EIP-7594, sidecars of version 1) in a block of this
+    /// time. On Berachain they keep the sidecars of EIP-4844.
+    pub fn has_cell_proofs_at(&self, timestamp: u64) -> bool {
+        self.berachain.is_none() && self.is_osaka(timestamp)
+    }
+
+    /// The transaction that a block must begin with; none before Prague1.
+    ///
+    /// # Errors
+    ///
+    /// If the block must have one and the key is absent.
+    pub fn pol_transaction(
+        &self,
+        block_number: u64,
+        timestamp: u64,
+        base_fee: u64,
+        prev_proposer: Option<&ProposerPublicKey>,
+    ) -> Result<Option<PolTx>, MissingProposerKey> {
+        let Some(section) = self.berachain.as_ref() else { return Ok(None) };
+        if timestamp < section.prague1.time {
+            return Ok(None);
+        }
+        let distributor = section.prague1.pol_distributor_address;
+        let key = prev_proposer.ok_or(MissingProposerKey)?;
+        Ok(Some(PolTx::for_block(self.chain_id(), distributor, block_number, base_fee, key)))
+    }
+}

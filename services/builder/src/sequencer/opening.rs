@@ -1,0 +1,79 @@
+//! From payload attributes to a block's environment, and to what its first flashblock says of it.
+//!
+//! What the chain decides (base fee, gas limit, blob gas) comes from the [`ChainSpec`], the rest
+//! from the attributes.
+
+use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_rpc_types_engine::PayloadAttributes;
+use preconf_assembly::BuildId;
+use preconf_chain::ChainSpec;
+use preconf_engine::payload_id::payload_id;
+use preconf_evm::NextBlock;
+use preconf_primitives::{Base, Opening, PayloadId as WireId, Withdrawal};
+
+use super::HeadState;
+
+/// The environment of the block that the attributes ask for.
+pub(super) fn next_block(
+    spec: &ChainSpec,
+    state: &HeadState,
+    attributes: &PayloadAttributes,
+    gas_target: u64,
+) -> NextBlock {
+    let parent = &state.header;
+    let gas_target = attributes.target_gas_limit.unwrap_or(gas_target);
+    NextBlock {
+        parent_hash: state.cache.block().1,
+        parent_beacon_block_root: attributes.parent_beacon_block_root,
+        number: parent.number + 1,
+        timestamp: attributes.timestamp,
+        fee_recipient: attributes.suggested_fee_recipient,
+        prev_randao: attributes.prev_randao,
+        gas_limit: ChainSpec::next_gas_limit(parent.gas_limit, gas_target),
+        base_fee_per_gas: spec.next_base_fee(parent),
+        extra_data: Bytes::new(),
+        withdrawals: attributes.withdrawals.clone().unwrap_or_default(),
+        excess_blob_gas: spec.next_excess_blob_gas(parent, attributes.timestamp),
+        prev_proposer_pubkey: None,
+    }
+}
+
+pub(super) fn opening(block: &NextBlock) -> Opening {
+    let withdrawals = block.withdrawals.iter().map(|withdrawal| Withdrawal {
+        index: withdrawal.index,
+        validator_index: withdrawal.validator_index,
+        address: withdrawal.address,
+        amount_gwei: withdrawal.amount,
+    });
+    Opening {
+        base: Base {
+            parent_beacon_block_root: block.parent_beacon_block_root.unwrap_or_default(),
+            parent_hash: block.parent_hash,
+            fee_recipient: block.fee_recipient,
+            prev_randao: block.prev_randao,
+            block_number: block.number,
+            gas_limit: block.gas_limit,
+            timestamp: block.timestamp,
+            extra_data: block.extra_data.clone(),
+            base_fee_per_gas: block.base_fee_per_gas,
+            prev_proposer_pubkey: block.prev_proposer_pubkey,
+        },
+        withdrawals: withdrawals.collect(),
+    }
+}
+
+/// The session's own id on the wire: a rebuild under the same Engine API id has another one.
+pub(super) fn wire_id(attributes: &PayloadAttributes, parent: B256, build: BuildId) -> WireId {
+    /// Tells builds of one process apart from those of the one before it.
+    fn process_start() -> u128 {
+        static START: std::sync::OnceLock<u128> = std::sync::OnceLock::new();
+        *START.get_or_init(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.unwrap_or_default().as_nanos()
+        })
+    }
+    let mut preimage = payload_id(parent, attributes, None).0.to_vec();
+    preimage.extend(build.0.to_be_bytes());
+    preimage.extend(process_start().to_be_bytes());
+    WireId::from_slice(&keccak256(preimage)[..8])
+}

@@ -1,0 +1,286 @@
+//! Wishes, ends, heads and questions.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use alloy_rpc_types_engine::{
+    ForkchoiceState, ForkchoiceUpdated, PayloadStatus, PayloadStatusEnum,
+};
+use preconf_assembly::{Located, PoolLimits, Timing};
+use preconf_chain::rpc::RpcBlock;
+use preconf_chassis::Context;
+use preconf_engine::{JwtSecret, proxy::ForkchoiceVersion};
+use preconf_state::Key;
+use preconf_upstream::{Upstream, UpstreamConfig};
+use preconf_wire::ingress::IngressService;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    build::{BuildThread, OrderQueue},
+    testing::{DEADLINE, execution_client, hash},
+};
+
+const GENESIS: &str = r#"{"config":{"chainId":1337,"homesteadBlock":0,"eip150Block":0,
+    "eip155Block":0,"eip158Block":0,"byzantiumBlock":0,"constantinopleBlock":0,"petersburgBlock":0,
+    "istanbulBlock":0,"berlinBlock":0,"londonBlock":0,"terminalTotalDifficulty":0,
+    "terminalTotalDifficultyPassed":true,"shanghaiTime":0},"nonce":"0x0","timestamp":"0x0",
+    "extraData":"0x","gasLimit":"0x1c9c380","difficulty":"0x0",
+    "mixHash":"0x0000000000000000000000000000000000000000000000000000000000000000",
+    "coinbase":"0x0000000000000000000000000000000000000000","alloc":{}}"#;
+
+/// A sequencer whose build thread and publisher are the test.
+struct Bench {
+    sequencer: Arc<Sequencer>,
+    orders: OrderQueue,
+    outgoing: mpsc::Receiver<Outgoing>,
+    wanted: mpsc::Receiver<Wanted>,
+}
+
+impl Bench {
+    /// With room for so many messages to the publisher.
+    async fn new(
+        room: usize,
+        answer: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> Self {
+        let spec = Arc::new(ChainSpec::from_genesis_json(GENESIS).unwrap());
+        let url = execution_client(answer).await;
+        let timing = Timing { interval: Duration::from_millis(200), deadline: DEADLINE };
+        let (thread, orders, _) = BuildThread::new(spec.clone(), timing, PoolLimits::default());
+        let (outgoing, to_publish) = mpsc::channel(room);
+        let (wanted, to_prepare) = mpsc::channel(16);
+        let upstream = Upstream::new(UpstreamConfig::new(url.clone())).unwrap();
+        let secret = Arc::new(JwtSecret::from_bytes([7; 32]));
+        let sequencer = Arc::new(Sequencer {
+            spec,
+            fetcher: StateFetcher::new(upstream),
+            engine: EngineClient::new(&url, secret).unwrap(),
+            metrics: Arc::new(Metrics::new(&Context::for_test().registry)),
+            orders,
+            outgoing,
+            wanted,
+            gas_target: 30_000_000,
+            cache_entries: 10_000,
+            seal_budget: Duration::from_millis(300),
+            read_bound: Duration::from_millis(300),
+            head: watch::Sender::new(None),
+            lineage: Mutex::default(),
+            builds: Builds::default(),
+        });
+        Self { sequencer, orders: thread.orders, outgoing: to_publish, wanted: to_prepare }
+    }
+
+    async fn forkchoice(
+        &self,
+        head: B256,
+        attributes: Option<PayloadAttributes>,
+    ) -> Option<PayloadId> {
+        let state = ForkchoiceState {
+            head_block_hash: head,
+            safe_block_hash: B256::ZERO,
+            finalized_block_hash: B256::ZERO,
+        };
+        let call = ForkchoiceCall {
+            version: ForkchoiceVersion::V3,
+            state,
+            attributes,
+            parent_proposer_pubkey: None,
+        };
+        let status = PayloadStatus::from_status(PayloadStatusEnum::Valid);
+        self.sequencer.forkchoice_updated(&call, &ForkchoiceUpdated::new(status)).await
+    }
+
+    /// Opens a build on block 0.
+    async fn open(&self, timestamp: u64) -> BuildId {
+        let header = Arc::new(self.sequencer.spec.genesis_header());
+        let cache = StateCache::new(0, self.sequencer.spec.genesis_hash(), 10_000);
+        let attributes = attributes(timestamp);
+        let id = payload_id(hash(0), &attributes, None);
+        let build = self.sequencer.builds.register(id, None, hash(0), attributes.clone());
+        self.sequencer.open(build, attributes, HeadState { header, cache }).await;
+        build
+    }
+
+    /// The next order that is none to open or give up a build.
+    fn order(&self) -> Order {
+        let orders = std::iter::from_fn(|| self.orders.take());
+        let mut others =
+            orders.filter(|order| !matches!(order, Order::Open { .. } | Order::Drop { .. }));
+        others.next().unwrap()
+    }
+}
+
+fn attributes(timestamp: u64) -> PayloadAttributes {
+    PayloadAttributes {
+        timestamp,
+        prev_randao: hash(1),
+        suggested_fee_recipient: Default::default(),
+        withdrawals: Some(vec![]),
+        parent_beacon_block_root: Some(B256::ZERO),
+        slot_number: None,
+        target_gas_limit: None,
+    }
+}
+
+/// Accounts that do not exist and slots that are empty.
+fn nothing(method: &str) -> Option<Value> {
+    match method {
+        "eth_getBalance" | "eth_getTransactionCount" => Some(json!("0x0")),
+        "eth_getCode" => Some(json!("0x")),
+        "eth_getStorageAt" => Some(json!(B256::ZERO)),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_wish_that_comes_back_before_the_others_were_acted_upon_is_a_new_build() {
+    let mut bench = Bench::new(64, |_, _| None).await;
+    let (a, b) = (attributes(2), attributes(3));
+    let first = bench.forkchoice(hash(1), Some(a.clone())).await.unwrap();
+    let second = bench.forkchoice(hash(1), Some(b)).await.unwrap();
+    let third = bench.forkchoice(hash(1), Some(a.clone())).await.unwrap();
+    assert_eq!((first, first != second), (third, true));
+    let wished = std::iter::from_fn(|| bench.wanted.try_recv().ok());
+    let wished: Vec<_> = wished.map(|wanted| wanted.build.unwrap().0).collect();
+    assert_eq!(wished.len(), 3);
+    let running: Vec<_> =
+        bench.sequencer.builds.running().into_iter().map(|(build, _)| build).collect();
+    assert_eq!(running, [wished[2]]);
+
+    // Another head without a block ends it too.
+    bench.forkchoice(hash(2), None).await;
+    assert_eq!(bench.sequencer.builds.running(), []);
+    bench.forkchoice(hash(1), Some(a)).await.unwrap();
+    assert_eq!(bench.sequencer.builds.running().len(), 1);
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_has_its_place_in_a_queue_that_is_full() {
+    let mut bench = Bench::new(2, |method, _| nothing(method)).await;
+    let build = bench.open(2).await;
+    assert!(
+        bench
+            .sequencer
+            .outgoing
+            .try_send(Outgoing::Abandon { build, reason: AbandonReason::Expired })
+            .is_err()
+    );
+    bench.sequencer.end(build, AbandonReason::SealFailed);
+    assert!(matches!(bench.outgoing.try_recv(), Ok(Outgoing::Open { .. })));
+    let end = bench.outgoing.try_recv().unwrap();
+    let Outgoing::Abandon { reason, .. } = end else { panic!("unexpected {end:?}") };
+    assert_eq!(reason, AbandonReason::SealFailed);
+}
+
+#[tokio::test]
+async fn a_build_that_finds_no_place_ends_and_says_nothing() {
+    let mut bench = Bench::new(1, |method, _| nothing(method)).await;
+    bench.open(2).await;
+    assert_eq!(bench.sequencer.builds.running(), []);
+    assert!(bench.outgoing.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_build_that_was_given_up_before_it_began_is_not_opened() {
+    let mut bench = Bench::new(64, |method, _| nothing(method)).await;
+    let header = Arc::new(bench.sequencer.spec.genesis_header());
+    let cache = StateCache::new(0, hash(0), 10_000);
+    let build = bench.sequencer.builds.register(PayloadId::default(), None, hash(0), attributes(2));
+    bench.sequencer.end(build, AbandonReason::SealFailed);
+    bench.sequencer.open(build, attributes(2), HeadState { header, cache }).await;
+    assert!(bench.outgoing.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn the_thread_learns_what_skipped_blocks_hold() {
+    let spec = ChainSpec::from_genesis_json(GENESIS).unwrap();
+    let mut blocks = vec![spec.genesis_block()];
+    for number in 1..=4 {
+        let mut block = blocks[0].clone();
+        block.header.number = number;
+        block.header.parent_hash = blocks[number as usize - 1].header.hash_slow();
+        block.header.gas_limit += number;
+        blocks.push(block);
+    }
+    let hashes: Vec<B256> = blocks.iter().map(|block| block.header.hash_slow()).collect();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (shown, noted) = (blocks.clone(), asked.clone());
+    let bench = Bench::new(64, move |method, params| {
+        if method != "eth_getBlockByHash" {
+            return None;
+        }
+        let block = shown.iter().find(|block| json!(block.header.hash_slow()) == params[0])?;
+        noted.lock().push(block.header.number);
+        let hash = block.header.hash_slow();
+        Some(serde_json::to_value(RpcBlock::with_transactions(block, hash, &[])).unwrap())
+    })
+    .await;
+    bench.sequencer.move_to(hashes[1]).await.unwrap();
+    bench.sequencer.move_to(hashes[4]).await.unwrap();
+    bench.sequencer.move_to(hashes[4]).await.unwrap();
+    assert_eq!(*asked.lock(), [1, 4, 3, 2]);
+
+    let unknown = bench.sequencer.move_to(hash(9)).await;
+    assert!(unknown.is_err());
+    assert_eq!(bench.sequencer.head.borrow().as_ref().unwrap().cache.block(), (4, hashes[4]));
+}
+
+#[tokio::test]
+async fn state_is_asked_for_again_until_it_comes() {
+    let tries = AtomicUsize::new(0);
+    let bench = Bench::new(64, move |method, _| match method {
+        "eth_getStorageAt" if tries.fetch_add(1, Ordering::SeqCst) < 2 => None,
+        _ => nothing(method),
+    })
+    .await;
+    let build = bench.open(2).await;
+    let keys = vec![Key::Slot(Default::default(), Default::default())];
+    bench.sequencer.read(build, keys.clone()).await;
+    let order = bench.order();
+    let Order::StateArrived { keys: arrived, .. } = order else { panic!("unexpected {order:?}") };
+    assert_eq!(arrived, keys);
+}
+
+#[tokio::test]
+async fn state_that_does_not_come_in_time_is_said_not_to_come() {
+    let bench = Bench::new(64, |_, _| None).await;
+    let build = bench.open(2).await;
+    let keys = vec![Key::Slot(Default::default(), Default::default())];
+    bench.sequencer.read(build, keys.clone()).await;
+    let order = bench.order();
+    let Order::StateFailed { keys: failed, .. } = order else { panic!("unexpected {order:?}") };
+    assert_eq!(failed, keys);
+}
+
+#[tokio::test]
+async fn a_promise_is_located_by_its_hash() {
+    let cases = [
+        (Some(json!({"blockHash": hash(1)})), Located::Canonical),
+        (Some(json!({"blockHash": null})), Located::Absent),
+        (Some(Value::Null), Located::Absent),
+        (None, Located::Unknown),
+    ];
+    for (answer, expected) in cases {
+        let bench = Bench::new(64, move |method, params| {
+            assert_eq!((method, &params[0]), ("eth_getTransactionByHash", &json!(hash(5))));
+            answer.clone()
+        })
+        .await;
+        bench.sequencer.locate(BuildId(1), hash(5)).await;
+        let order = bench.order();
+        let Order::Located { located, .. } = order else { panic!("unexpected {order:?}") };
+        assert_eq!(located, expected);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
+    let bench = Bench::new(64, |_, _| None).await;
+    let ingress = crate::ingress::Ingress::new(bench.sequencer.clone());
+    let asked = ingress.next_nonce(Default::default());
+    assert_eq!(timeout(DEADLINE, asked).await, Ok(None));
+    let Order::NextNonce { answer, .. } = bench.order() else { panic!("it was asked") };
+    assert!(answer.is_closed());
+}

@@ -1,0 +1,132 @@
+//! What the build thread and the publisher report, carried out.
+//!
+//! Nothing here waits for the publisher: what it cannot take at once ends the build.
+
+use std::{error::Error, sync::Arc, time::Instant};
+
+use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure};
+use preconf_evm::Paused;
+use preconf_primitives::AbandonReason;
+use preconf_state::StateCache;
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{info, warn};
+
+use crate::{
+    build::Order,
+    metrics::BuildEnd,
+    publisher::{Outgoing, Published},
+    sealing::{SealError, SealedBlock, Sealer},
+};
+
+use super::{Sequencer, builds::Stage};
+
+impl Sequencer {
+    /// Carries out what the build thread and the publisher report.
+    pub(crate) async fn carry_out(
+        self: Arc<Self>,
+        mut effects: mpsc::Receiver<Effect<StateCache>>,
+        mut published: mpsc::Receiver<Published>,
+    ) {
+        loop {
+            tokio::select! {
+                effect = effects.recv() => match effect {
+                    Some(effect) => self.effect(effect),
+                    None => return,
+                },
+                outcome = published.recv() => match outcome {
+                    Some(Published::Flashblock { build, index }) => {
+                        let _ = self.orders.give(Order::Published { build, index });
+                    }
+                    Some(Published::Failed { build, reason }) => self.end(build, reason),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn effect(self: &Arc<Self>, effect: Effect<StateCache>) {
+        let this = self.clone();
+        match effect {
+            Effect::Need { build, keys } => {
+                tokio::spawn(async move { this.read(build, keys).await });
+            }
+            Effect::Locate { build, transaction } => {
+                tokio::spawn(async move { this.locate(build, transaction).await });
+            }
+            Effect::Publish { build, cut } => {
+                if self.outgoing.try_send(Outgoing::Flashblock { build, cut }).is_err() {
+                    warn!(build = build.0, "the build ends: the publisher is too far behind");
+                    self.end(build, AbandonReason::SignerUnavailable);
+                }
+            }
+            Effect::Complete { build, last, block, completion } => {
+                tokio::spawn(async move { this.complete(build, last, *block, completion).await });
+            }
+            Effect::Failed { build, failure } => {
+                warn!(build = build.0, error = &failure as &dyn Error, "the build failed");
+                let reason = AbandonReason::ExecutionFailed;
+                let end = match failure {
+                    Failure::NotOpened(_) => BuildEnd::NotOpened,
+                    Failure::Execution(_) => BuildEnd::Abandoned(reason),
+                };
+                self.end_as(build, reason, end);
+            }
+        }
+    }
+
+    /// Seals a completed block; only then is its last flashblock published.
+    async fn complete(
+        &self,
+        build: BuildId,
+        last: Cut,
+        block: Paused<StateCache>,
+        completion: Completion,
+    ) {
+        let Some(attributes) = self.builds.attributes(build) else { return };
+        let started = Instant::now();
+        let sealer = Sealer {
+            fetcher: self.fetcher.clone(),
+            engine: self.engine.clone(),
+            deadline: self.seal_budget,
+        };
+        let sealed = timeout(self.seal_budget, sealer.seal(block, &attributes)).await;
+        match sealed {
+            Ok(Ok(sealed)) => self.hand_out(build, last, sealed, completion, started),
+            Ok(Err(error)) => self.not_sealed(build, &error),
+            Err(_) => {
+                warn!(build = build.0, budget = ?self.seal_budget, "sealing took too long");
+                self.end(build, AbandonReason::SealFailed);
+            }
+        }
+    }
+
+    fn not_sealed(&self, build: BuildId, error: &SealError) {
+        warn!(build = build.0, error = error as &dyn Error, "the block was not sealed");
+        self.end(build, AbandonReason::SealFailed);
+    }
+
+    fn hand_out(
+        &self,
+        build: BuildId,
+        last: Cut,
+        sealed: SealedBlock,
+        completion: Completion,
+        started: Instant,
+    ) {
+        let sealed = Arc::new(sealed);
+        let (block_hash, state_root) = (sealed.hash, sealed.header.state_root);
+        let Some(slot) = self.builds.settle(build, Stage::Sealed(sealed.clone())) else { return };
+        slot.say(Outgoing::Seal { build, last, block_hash, state_root });
+        self.metrics.sealed(started.elapsed());
+        self.metrics.build_ended(BuildEnd::Sealed);
+        info!(
+            build = build.0,
+            number = sealed.header.number,
+            %block_hash,
+            transactions = sealed.transactions.len(),
+            ?completion,
+            elapsed = ?started.elapsed(),
+            "block sealed"
+        );
+    }
+}
