@@ -47,6 +47,9 @@ pub enum BuildError {
     /// Cargo failed; what it said is above.
     #[error("building the services: cargo ended with {0}")]
     Failed(ExitStatus),
+    /// Cargo was content, and a binary is not there.
+    #[error("cargo built the services, but not {0}: is a build target configured?")]
+    Elsewhere(PathBuf),
     /// A binary is not there.
     #[error("{0} is not there: run without --no-build")]
     Missing(PathBuf),
@@ -80,13 +83,17 @@ impl Binaries {
     /// Builds the services; cargo shows its progress on stderr.
     ///
     /// # Errors
-    /// If cargo cannot be started or fails.
+    /// If cargo cannot be started or fails, or builds them somewhere else.
     pub async fn build(&self) -> Result<(), BuildError> {
         let mut command = vec!["build", "--bins"];
         for package in [OURSELVES].iter().chain(&SERVICES) {
             command.extend(["--package", package]);
         }
-        self.cargo(&command).await
+        self.cargo(&command).await?;
+        match SERVICES.iter().map(|service| self.path(service)).find(|path| !path.is_file()) {
+            None => Ok(()),
+            Some(path) => Err(BuildError::Elsewhere(path)),
+        }
     }
 
     /// Builds what `cargo test --workspace` builds, the binaries included: after that command, and
@@ -118,8 +125,12 @@ impl Binaries {
     /// # Errors
     /// If it is not there.
     pub fn find(&self, service: &str) -> Result<PathBuf, BuildError> {
-        let path = self.target.join(&self.profile).join(service);
+        let path = self.path(service);
         if path.is_file() { Ok(path) } else { Err(BuildError::Missing(path)) }
+    }
+
+    fn path(&self, service: &str) -> PathBuf {
+        self.target.join(&self.profile).join(service)
     }
 }
 

@@ -8,11 +8,15 @@
 //! ```
 //!
 //! A proposer asks the builder for its block and has the validators' own client check it. If the
-//! builder does not answer in [`PATIENCE`], or its block is not valid, the validators' client
-//! builds: that is counted, shown, and no error. That the sequencer's door does not answer is no
-//! error either, because the chain comes first; that two clients disagree about a block is one, and
-//! ends the chain.
+//! builder does not answer in [`Config::patience`], or its block is not valid, the validators'
+//! client builds: that is counted, shown, and no error. That the sequencer's door does not answer is
+//! no error either, because the chain comes first: nobody waits for it. That two clients disagree
+//! about a block is an error, and ends the chain.
+//!
+//! A slot that would begin before half of its block's time to be built has passed is skipped, as it
+//! is on a chain whose validators are late.
 
+mod following;
 mod proposal;
 
 use std::{
@@ -23,9 +27,7 @@ use std::{
 
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, keccak256};
-use alloy_rpc_types_engine::{
-    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
-};
+use alloy_rpc_types_engine::{ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus};
 use preconf_chain::ChainSpec;
 use preconf_chassis::Chain;
 use preconf_engine::{EngineClient, EngineError};
@@ -36,10 +38,9 @@ use tokio::{
 };
 use tracing::warn;
 
+use following::{News, Sequencer, follow};
 use proposal::{Proposal, Rejected};
 
-/// How long a proposer waits for the builder's block.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How long an execution client may take for anything else.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How many blocks whoever follows the chain may be behind before he misses one.
@@ -58,6 +59,8 @@ pub struct Config {
     pub slot: Duration,
     /// From the proposer asking to everybody having the block.
     pub proposal_delay: Duration,
+    /// How long a proposer waits for the builder's block.
+    pub patience: Duration,
 }
 
 /// The Engine APIs of everybody.
@@ -71,7 +74,7 @@ pub struct Doors {
     pub rpc_node: EngineClient,
 }
 
-/// A block that everybody has.
+/// A block that everybody has; the sequencer may still be told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalBlock {
     /// Its number.
@@ -82,16 +85,20 @@ pub struct CanonicalBlock {
     pub transactions: Vec<B256>,
     /// The gas it used.
     pub gas_used: u64,
+    /// The slot in which it was proposed.
+    pub slot: u32,
     /// The number of the validator that proposed it.
     pub proposer: usize,
     /// Who built it.
     pub source: Source,
+    /// How long the proposer waited for it, from asking the builder on.
+    pub waited: Duration,
 }
 
 /// Who built a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The builder: it is the block that was preconfirmed.
+    /// The builder. That it is the block that was preconfirmed, it says on its feed.
     Builder,
     /// The validators' own client, because of this.
     Fallback(String),
@@ -130,7 +137,7 @@ pub enum ConsensusError {
         /// The block.
         number: u64,
         /// Its answer.
-        status: String,
+        status: Box<PayloadStatus>,
     },
     /// Not even the validators' own client builds a block that they accept.
     #[error("the validators' own block is not acceptable")]
@@ -154,7 +161,7 @@ impl Consensus {
     /// building of block 1.
     ///
     /// # Errors
-    /// If a client does not accept the genesis as its head.
+    /// If a client other than the sequencer's does not accept the genesis as its head.
     pub async fn start(config: Config, doors: Doors) -> Result<(Self, Blocks), ConsensusError> {
         let (blocks, all_blocks) = broadcast::channel(BLOCKS_WAITING);
         let (announce_head, head) = watch::channel(0);
@@ -167,6 +174,7 @@ impl Consensus {
         };
         let mut driver = Driver {
             config,
+            sequencer: Sequencer::new(doors.sequencer.clone()),
             doors,
             head: genesis,
             started: Instant::now(),
@@ -174,7 +182,7 @@ impl Consensus {
             wanted: Wanted::default(),
             window: open_window,
         };
-        driver.wanted = driver.choose(None).await?;
+        driver.choose(None).await?;
         let announce = blocks.clone();
         let task = tokio::spawn(driver.run(announce, announce_head));
         Ok((Self { blocks, head, window, task }, all_blocks))
@@ -185,7 +193,7 @@ impl Consensus {
         self.blocks.subscribe()
     }
 
-    /// The number of the newest block that everybody has.
+    /// The number of the newest block that the validators and the RPC node have.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
     }
@@ -246,8 +254,10 @@ struct Wanted {
 struct Driver {
     config: Config,
     doors: Doors,
+    sequencer: Sequencer,
     head: Head,
     started: Instant,
+    /// In which the wanted block is proposed.
     slot: u32,
     wanted: Wanted,
     window: watch::Sender<bool>,
@@ -260,10 +270,7 @@ impl Driver {
         head: watch::Sender<u64>,
     ) -> ConsensusError {
         loop {
-            self.slot += 1;
-            let begins = self.started + self.config.slot * self.slot;
-            sleep_until(begins).await;
-            match self.play(begins).await {
+            match self.slot().await {
                 Ok(block) => {
                     head.send_replace(block.number);
                     // Nobody may be listening.
@@ -277,10 +284,28 @@ impl Driver {
         }
     }
 
+    /// Waits for the slot, and meanwhile for the sequencer to say that it builds.
+    async fn slot(&mut self) -> Result<CanonicalBlock, ConsensusError> {
+        let begins = self.started + self.config.slot * self.slot;
+        loop {
+            tokio::select! {
+                // What was answered before a slot that begins late was answered in time.
+                biased;
+                answer = self.sequencer.answer() => {
+                    self.wanted.sequencer = answer?;
+                    self.window.send_replace(self.wanted.sequencer.is_some());
+                }
+                () = sleep_until(begins) => return self.play(begins).await,
+            }
+        }
+    }
+
     /// One slot: a proposal, and everybody following it.
     async fn play(&mut self, begins: Instant) -> Result<CanonicalBlock, ConsensusError> {
         self.window.send_replace(false);
+        let asked = Instant::now();
         let (proposal, source) = self.propose().await?;
+        let waited = asked.elapsed();
         sleep_until(begins + self.config.proposal_delay).await;
         let header = &proposal.block.header;
         let block = CanonicalBlock {
@@ -288,8 +313,10 @@ impl Driver {
             hash: proposal.hash(),
             transactions: proposal.block.body.transactions.iter().map(|tx| *tx.hash()).collect(),
             gas_used: header.gas_used,
+            slot: self.slot,
             proposer: self.proposer(self.slot),
             source,
+            waited,
         };
         self.head = Head {
             number: header.number,
@@ -297,13 +324,16 @@ impl Driver {
             parent: header.parent_hash,
             timestamp: header.timestamp,
         };
-        self.wanted = self.choose(Some(&proposal)).await?;
+        self.choose(Some(Arc::new(proposal))).await?;
         Ok(block)
     }
 
     /// The builder's block if the validators accept it, else their own.
     async fn propose(&self) -> Result<(Proposal, Source), ConsensusError> {
-        let builders = self.fetch(&self.doors.sequencer, self.wanted.sequencer, PATIENCE).await;
+        let builders = match self.wanted.sequencer {
+            None if self.sequencer.is_silent() => Err(Rejected::Silent),
+            id => self.fetch(&self.doors.sequencer, id, self.config.patience).await,
+        };
         let reason = match self.accept(builders).await {
             Ok(proposal) => return Ok((proposal, Source::Builder)),
             Err(rejected) => Chain(&rejected).to_string(),
@@ -334,66 +364,36 @@ impl Driver {
     }
 
     /// Gives the new head to everybody, and asks for the next block on it.
-    async fn choose(&self, proposal: Option<&Proposal>) -> Result<Wanted, ConsensusError> {
-        let attributes = self.next_attributes();
-        let Doors { sequencer, validators, rpc_node } = &self.doors;
-        let (theirs, own, rpc) = tokio::join!(
-            self.follow("the sequencer", sequencer, proposal, Some(&attributes)),
-            self.follow("the validators", validators, proposal, Some(&attributes)),
-            self.follow("the RPC node", rpc_node, proposal, None),
-        );
-        let (own, _) = (own?, rpc?);
-        let theirs = match theirs {
-            Ok(updated) => updated.payload_id,
-            // The chain goes on without its sequencer.
-            Err(ConsensusError::Engine { source, .. }) => {
-                warn!(error = %Chain(&*source), "the sequencer does not follow");
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        self.window.send_replace(theirs.is_some());
-        Ok(Wanted { attributes, sequencer: theirs, validators: own.payload_id })
-    }
-
-    async fn follow(
-        &self,
-        client: &'static str,
-        door: &EngineClient,
-        proposal: Option<&Proposal>,
-        attributes: Option<&PayloadAttributes>,
-    ) -> Result<ForkchoiceUpdated, ConsensusError> {
+    async fn choose(&mut self, proposal: Option<Arc<Proposal>>) -> Result<(), ConsensusError> {
+        let Config { slot, proposal_delay, .. } = self.config;
+        let window = slot.saturating_sub(proposal_delay);
+        self.slot = next_slot(self.slot, slot, window, self.started.elapsed());
+        let attributes = self.attributes();
         let number = self.head.number;
-        let failed =
-            |step| move |source| ConsensusError::Engine { client, step, source: Box::new(source) };
-        let check = |step, status: &PayloadStatus| {
-            if status.is_valid() {
-                return Ok(());
-            }
-            let status = status.to_string();
-            Err(ConsensusError::NotValid { client, step, number, status })
-        };
-        if let Some(proposal) = proposal {
-            let status = proposal.new_payload(door, DEADLINE).await;
-            check("newPayload", &status.map_err(failed("newPayload"))?)?;
-        }
         let state = ForkchoiceState {
             head_block_hash: self.head.hash,
             safe_block_hash: self.head.parent,
             finalized_block_hash: self.head.parent,
         };
-        let updated = door.fork_choice_updated_v3(state, attributes, DEADLINE).await;
-        let updated = updated.map_err(failed("forkchoiceUpdated"))?;
-        check("forkchoiceUpdated", &updated.payload_status)?;
-        Ok(updated)
+        let to_build = News { number, state, attributes: Some(attributes.clone()) };
+        let to_know = News { number, state, attributes: None };
+        self.sequencer.tell(proposal.clone(), to_build.clone())?;
+        let Doors { validators, rpc_node, .. } = &self.doors;
+        let (own, known) = tokio::join!(
+            follow("the validators", validators, proposal.clone(), &to_build),
+            follow("the RPC node", rpc_node, proposal, &to_know),
+        );
+        known?;
+        self.wanted = Wanted { attributes, sequencer: None, validators: own?.payload_id };
+        Ok(())
     }
 
-    /// What the proposer of the next slot wants its block to be.
-    fn next_attributes(&self) -> PayloadAttributes {
+    /// What the proposer of the slot wants its block to be.
+    fn attributes(&self) -> PayloadAttributes {
         let number = self.head.number + 1;
-        let proposer = self.proposer(self.slot + 1);
+        let proposer = self.proposer(self.slot);
         let address = self.config.validators[proposer];
-        let begins = self.started + self.config.slot * (self.slot + 1);
+        let begins = self.started + self.config.slot * self.slot;
         let timestamp = unix_seconds(begins).max(self.head.timestamp + 1);
         let withdrawal = Withdrawal {
             index: number - 1,
@@ -417,6 +417,13 @@ impl Driver {
     }
 }
 
+/// The slot after `last` that leaves half of the `window` in which a block is built.
+fn next_slot(last: u32, slot: Duration, window: Duration, elapsed: Duration) -> u32 {
+    let earliest = (elapsed + window / 2).as_millis();
+    let in_time = earliest.div_ceil(slot.as_millis().max(1));
+    u32::try_from(in_time).unwrap_or(u32::MAX).max(last + 1)
+}
+
 /// Something that looks random and is the same for everybody.
 fn mix(what: &str, number: u64) -> B256 {
     keccak256([what.as_bytes(), &number.to_be_bytes()].concat())
@@ -427,4 +434,17 @@ fn unix_seconds(at: Instant) -> u64 {
     let ahead = at.saturating_duration_since(Instant::now());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (now + ahead).as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_leaves_too_little_time_is_skipped() {
+        let (slot, window) = (Duration::from_secs(2), Duration::from_millis(1_600));
+        let next = |last, ms| next_slot(last, slot, window, Duration::from_millis(ms));
+        assert_eq!([next(0, 0), next(1, 2_400), next(1, 3_200)], [1, 2, 2]);
+        assert_eq!([next(1, 3_201), next(1, 9_000)], [3, 5]);
+    }
 }

@@ -207,6 +207,7 @@ impl Prepared {
             validators: keys.validators.clone(),
             slot: options.slot(),
             proposal_delay: options.proposal_delay(),
+            patience: options.patience(),
         };
         let consensus = Consensus::start(config, doors).await;
         let (consensus, blocks) = consensus.map_err(DevnetError::Consensus)?;

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use ledger::{Ledger, Settled, Totals};
+pub use ledger::{Ledger, SessionEnd, Settled, Totals};
 
 /// A reader of the feed. Dropping it ends the connection.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl Observer {
         Ok(Self { ledger, read, task })
     }
 
-    /// Waits until the session of the block with this number has ended, at most for `patience`.
+    /// Waits until it was said how the session of the block with this number ended, at most for
+    /// `patience`.
     pub async fn until_ended(&mut self, number: u64, patience: Duration) {
         let deadline = Instant::now() + patience;
         while !self.ledger.lock().has_ended(number) {

@@ -13,6 +13,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub blocks: Option<NonZeroU64>,
 
+    /// Fail if there are fewer flashblocks per block on average.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub min_flashblocks_per_block: u64,
+
     /// Write what was measured to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -47,6 +51,15 @@ pub struct Options {
     /// From a proposer asking for its block to everybody having it: no flashblocks in between.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     pub proposal_delay_ms: u64,
+
+    /// How long the builder may take to seal a block; proposers wait a little longer.
+    #[arg(
+        long,
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(10..=10_000),
+        value_name = "MS"
+    )]
+    pub seal_budget_ms: u64,
 
     /// From one block to the next.
     #[arg(
@@ -124,6 +137,11 @@ impl Options {
         Duration::from_millis(self.proposal_delay_ms)
     }
 
+    /// How long a proposer waits for the builder's block: the answer takes its time, too.
+    pub const fn patience(&self) -> Duration {
+        Duration::from_millis(self.seal_budget_ms + 200)
+    }
+
     /// Where `port` is.
     pub fn address(&self, port: Port) -> SocketAddr {
         let number = match self.base_port {
@@ -194,6 +212,7 @@ mod tests {
         let options = parse(&[]).unwrap();
         assert_eq!(options.slot(), Duration::from_secs(2));
         assert_eq!((options.interval_ms, options.proposal_delay_ms), (200, 300));
+        assert_eq!(options.patience(), Duration::from_millis(500));
         assert_eq!((options.tps, options.validators, options.blocks), (20, 4, None));
         assert_eq!(options.address(Port::Overlay).to_string(), "127.0.0.1:18545");
         assert_eq!(options.address(Port::GatewayWebSocket).to_string(), "127.0.0.1:18546");

@@ -27,8 +27,12 @@ pub struct Report {
     pub latency_ms: Latency,
     /// From one flashblock to the next.
     pub cadence_ms: Cadence,
-    /// Blocks that the validators' own client built.
+    /// Blocks that an execution client built, and not the builder.
     pub fallbacks: u64,
+    /// Transactions that the overlay did not take.
+    pub refused: u64,
+    /// First receipts.
+    pub receipts: Receipts,
     /// Receipts before and after.
     pub comparisons: Comparisons,
 }
@@ -65,6 +69,15 @@ pub struct Cadence {
     pub p99: Option<f64>,
 }
 
+/// First receipts of transactions.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Receipts {
+    /// Those that came before their block.
+    pub early: u64,
+    /// Those that may have come from it; they are not compared.
+    pub late: u64,
+}
+
 /// Receipts that were compared.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Comparisons {
@@ -76,7 +89,7 @@ pub struct Comparisons {
 
 impl Report {
     /// Puts the parts together.
-    pub fn new(totals: &Totals, cadence: &Samples, fallbacks: u64, measured: &Measured) -> Self {
+    pub fn new(totals: &Totals, cadence: &Samples, measured: &Measured) -> Self {
         let overall = measured.latency.percentiles();
         let cadence = cadence.percentiles();
         Self {
@@ -95,7 +108,9 @@ impl Report {
                 build_window: measured.latency_in_window.percentiles(),
             },
             cadence_ms: Cadence { p50: cadence.p50, p99: cadence.p99 },
-            fallbacks,
+            fallbacks: totals.fallbacks,
+            refused: measured.refused,
+            receipts: Receipts { early: measured.early, late: measured.late },
             comparisons: Comparisons {
                 made: measured.comparisons_made,
                 failed: measured.comparisons_failed,
@@ -114,11 +129,20 @@ impl Report {
     }
 }
 
+/// What a run is expected to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Traffic, and with it promises.
+    pub traffic: bool,
+    /// At least so many flashblocks per block, on average.
+    pub flashblocks_per_block: u64,
+}
+
 /// Everything that speaks against a run; nothing if it is good.
 ///
-/// That a block was built by the validators' own client is not among it: the chain is made to
-/// survive that. If it broke a promise, the promise is.
-pub fn objections(totals: &Totals, measured: &Measured, traffic: bool) -> Vec<String> {
+/// That a block was built by an execution client is not among it: the chain is made to survive
+/// that. If it broke a promise, the promise is; and if the builder built none, nothing was shown.
+pub fn objections(totals: &Totals, measured: &Measured, expected: Expected) -> Vec<String> {
     let mut objections = Vec::new();
     let mut object = |count: u64, what: &str| {
         if count > 0 {
@@ -130,16 +154,43 @@ pub fn objections(totals: &Totals, measured: &Measured, traffic: bool) -> Vec<St
     object(totals.invalid_signatures, "signatures were not good");
     object(totals.contradictions, "messages of the feed made no sense");
     object(totals.missealed, "blocks were sealed with another hash than they have");
+    object(totals.unsealed, "blocks of the builder were never sealed");
     object(measured.comparisons_failed, "comparisons of receipts did not hold");
     object(measured.unanswered, "transactions had no receipt in time");
-    // A run that promised nothing has proved nothing.
-    if totals.flashblocks == 0 {
-        objections.push("no flashblock was published".to_owned());
-    }
-    if traffic && (totals.preconfirmed == 0 || measured.comparisons_made == 0) {
-        objections.push("no transaction was preconfirmed and compared".to_owned());
+    objections.extend(too_little(totals, expected.flashblocks_per_block));
+    if expected.traffic {
+        objections.extend(proves_nothing(totals, measured));
     }
     objections
+}
+
+/// Why the blocks of a run do not show that the builder builds.
+fn too_little(totals: &Totals, flashblocks_per_block: u64) -> Option<String> {
+    let Totals { blocks, flashblocks, fallbacks, .. } = *totals;
+    if flashblocks == 0 {
+        return Some("no flashblock was published".to_owned());
+    }
+    if fallbacks == blocks {
+        return Some(format!("none of the {blocks} blocks was built by the builder"));
+    }
+    let least = flashblocks_per_block * blocks;
+    let is_less = flashblocks < least;
+    is_less.then(|| format!("{flashblocks} flashblocks for {blocks} blocks, not at least {least}"))
+}
+
+/// Why the traffic of a run proves nothing.
+fn proves_nothing(totals: &Totals, measured: &Measured) -> Option<String> {
+    let Measured { early, late, refused, .. } = *measured;
+    if measured.sent == 0 && refused > 0 {
+        let first = measured.refusals.first().map_or("for no reason", String::as_str);
+        return Some(format!("all {refused} transactions were refused, the first one: {first}"));
+    }
+    if early < late {
+        let receipts = early + late;
+        return Some(format!("only {early} of {receipts} first receipts came before their block"));
+    }
+    let is_idle = totals.preconfirmed == 0 || measured.comparisons_made == 0;
+    is_idle.then(|| "no transaction was preconfirmed and compared".to_owned())
 }
 
 #[cfg(test)]
@@ -148,57 +199,92 @@ mod tests {
 
     use super::*;
 
+    const TRAFFIC: Expected = Expected { traffic: true, flashblocks_per_block: 10 };
+
     fn good() -> (Totals, Measured) {
         let totals =
             Totals { blocks: 2, flashblocks: 20, preconfirmed: 9, kept: 9, ..Totals::default() };
-        (totals, Measured { comparisons_made: 9, ..Measured::default() })
+        let measured =
+            Measured { sent: 9, early: 9, comparisons_made: 9, refused: 1, ..Measured::default() };
+        (totals, measured)
     }
 
     #[test]
     fn a_run_that_kept_everything_has_nothing_against_it() {
-        let (totals, measured) = good();
-        assert_eq!(objections(&totals, &measured, true), [""; 0]);
+        let (mut totals, mut measured) = good();
+        assert_eq!(objections(&totals, &measured, TRAFFIC), [""; 0]);
+        totals.fallbacks = 1;
+        measured.late = 9;
+        assert_eq!(objections(&totals, &measured, TRAFFIC), [""; 0]);
     }
 
     #[test]
     fn everything_that_goes_wrong_speaks_against_a_run() {
         let (good_totals, good_measured) = good();
-        let totals: [fn(&mut Totals); 6] = [
+        let totals: [fn(&mut Totals); 9] = [
             |totals| totals.retracted = 1,
             |totals| totals.gaps = 1,
             |totals| totals.invalid_signatures = 1,
             |totals| totals.contradictions = 1,
             |totals| totals.missealed = 1,
+            |totals| totals.unsealed = 1,
             |totals| totals.flashblocks = 0,
+            |totals| totals.flashblocks = 19,
+            |totals| totals.fallbacks = 2,
         ];
         for change in totals {
             let mut totals = good_totals;
             change(&mut totals);
-            assert_eq!(objections(&totals, &good_measured, true).len(), 1, "{totals:?}");
+            assert_eq!(objections(&totals, &good_measured, TRAFFIC).len(), 1, "{totals:?}");
         }
-        let failed = Measured { comparisons_failed: 1, ..good_measured.clone() };
-        let unanswered = Measured { unanswered: 1, ..good_measured.clone() };
-        let idle = Measured { comparisons_made: 0, ..good_measured };
-        for measured in [failed, unanswered, idle] {
-            assert_eq!(objections(&good_totals, &measured, true).len(), 1, "{measured:?}");
+        let measured: [fn(&mut Measured); 5] = [
+            |measured| measured.comparisons_failed = 1,
+            |measured| measured.unanswered = 1,
+            |measured| measured.comparisons_made = 0,
+            |measured| measured.late = 10,
+            |measured| measured.sent = 0,
+        ];
+        for change in measured {
+            let mut measured = good_measured.clone();
+            change(&mut measured);
+            assert_eq!(objections(&good_totals, &measured, TRAFFIC).len(), 1, "{measured:?}");
         }
+    }
+
+    #[test]
+    fn a_run_that_shows_nothing_says_why() {
+        let refusals = vec!["nonce too low".to_owned()];
+        let refused = Measured { refused: 3, refusals, ..Measured::default() };
+        let totals = Totals { blocks: 2, flashblocks: 4, fallbacks: 2, ..Totals::default() };
+        let expected = [
+            "none of the 2 blocks was built by the builder",
+            "all 3 transactions were refused, the first one: nonce too low",
+        ];
+        assert_eq!(objections(&totals, &refused, TRAFFIC), expected);
+
+        let (totals, measured) = good();
+        let late = Measured { early: 2, late: 3, ..measured };
+        let expected = ["only 2 of 5 first receipts came before their block"];
+        assert_eq!(objections(&totals, &late, TRAFFIC), expected);
     }
 
     #[test]
     fn without_traffic_nothing_need_be_promised() {
         let totals = Totals { blocks: 2, flashblocks: 20, ..Totals::default() };
-        assert_eq!(objections(&totals, &Measured::default(), false), [""; 0]);
-        assert_eq!(objections(&totals, &Measured::default(), true).len(), 1);
+        assert_eq!(objections(&totals, &Measured::default(), Expected::default()), [""; 0]);
+        assert_eq!(objections(&totals, &Measured::default(), TRAFFIC).len(), 1);
     }
 
     #[test]
     fn the_json_has_the_names_that_scripts_read() {
-        let (totals, mut measured) = good();
+        let (mut totals, mut measured) = good();
+        totals.fallbacks = 1;
+        measured.late = 2;
         measured.latency.add(150.0);
         let mut cadence = Samples::default();
         cadence.add(200.0);
 
-        let report = serde_json::to_value(Report::new(&totals, &cadence, 1, &measured)).unwrap();
+        let report = serde_json::to_value(Report::new(&totals, &cadence, &measured)).unwrap();
 
         let one = json!({ "p50": 150.0, "p90": 150.0, "p99": 150.0, "max": 150.0 });
         let none = json!({ "p50": null, "p90": null, "p99": null, "max": null });
@@ -214,6 +300,8 @@ mod tests {
             "latency_ms": latency,
             "cadence_ms": { "p50": 200.0, "p99": 200.0 },
             "fallbacks": 1,
+            "refused": 1,
+            "receipts": { "early": 9, "late": 2 },
             "comparisons": { "made": 9, "failed": 0 },
         });
         assert_eq!(report, expected);

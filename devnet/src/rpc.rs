@@ -78,6 +78,15 @@ impl Rpc {
         self.call("eth_getTransactionReceipt", (transaction,)).await
     }
 
+    /// The number of the newest block.
+    ///
+    /// # Errors
+    /// If the question is not answered.
+    pub async fn block_number(&self) -> Result<u64, RpcFailure> {
+        let number: U64 = self.call("eth_blockNumber", [(); 0]).await?;
+        Ok(number.to())
+    }
+
     /// The nonce that the next transaction of an account has, those that wait included.
     ///
     /// # Errors

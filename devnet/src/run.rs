@@ -13,9 +13,9 @@ use crate::{
     console::Console,
     devnet::{Devnet, DevnetError, Prepared},
     keys::CHAIN_ID,
-    observer::Observer,
+    observer::{Observer, SessionEnd},
     options::Options,
-    report::{Report, objections},
+    report::{Expected, Report, objections},
     rpc::{Rpc, RpcFailure},
     traffic::{self, Measured, Traffic},
     viewer::Viewer,
@@ -100,6 +100,7 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
         built.map_err(RunError::Devnet)?;
     }
     if options.build_only {
+        console.line("the services are built");
         return Ok(None);
     }
     let prepared = Prepared::start(options, &binaries, console).await.map_err(RunError::Devnet)?;
@@ -121,7 +122,7 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
             window: devnet.consensus.window(),
         })),
     };
-    Ok(Some(Running { devnet, observer, viewer, traffic, fallbacks: 0, last: 0 }))
+    Ok(Some(Running { devnet, observer, viewer, traffic, last: 0 }))
 }
 
 /// A run that is under way.
@@ -130,7 +131,6 @@ struct Running {
     observer: Observer,
     viewer: Viewer,
     traffic: Option<Traffic>,
-    fallbacks: u64,
     /// The last block that was settled.
     last: u64,
 }
@@ -156,14 +156,21 @@ impl Running {
     }
 
     async fn settle(&mut self, block: &CanonicalBlock, console: Console) {
-        if block.source == Source::Builder {
+        let begun = self.observer.with_ledger(|ledger| ledger.has_begun(block.number));
+        if begun || block.source == Source::Builder {
             self.observer.until_ended(block.number, SESSION_END).await;
         }
         let settled = self.observer.with_ledger(|ledger| ledger.settle(block));
         self.last = block.number;
-        self.fallbacks += u64::from(block.source != Source::Builder);
+        let source = match (&block.source, settled.end) {
+            (Source::Builder, Some(SessionEnd::Abandoned(reason))) => {
+                &Source::Fallback(format!("the builder gave up: {}", reason.as_str()))
+            }
+            (source, _) => source,
+        };
         console.line(format_args!(
-            "block {} {} {} txs, {} preconfirmed, {} kept, {} flashblocks, validator {}, {}",
+            "block {} {} {} txs, {} preconfirmed, {} kept, {} flashblocks, validator {}, {source} \
+             after {} ms",
             block.number,
             block.hash,
             block.transactions.len(),
@@ -171,7 +178,7 @@ impl Running {
             settled.kept,
             settled.flashblocks,
             block.proposer,
-            block.source,
+            block.waited.as_millis(),
         ));
     }
 
@@ -182,7 +189,7 @@ impl Running {
         console: Console,
         ended: Result<End, RunError>,
     ) -> Result<Vec<String>, RunError> {
-        let Self { devnet, observer, viewer, traffic, fallbacks, last, .. } = self;
+        let Self { devnet, observer, viewer, traffic, last } = self;
         let interrupted = matches!(ended, Ok(End::Signal)) && options.blocks.is_some();
         let failure = ended.err();
         let measured = match (traffic, &failure) {
@@ -198,12 +205,16 @@ impl Running {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let report = Report::new(&totals, &cadence, fallbacks, &measured);
+        let report = Report::new(&totals, &cadence, &measured);
         if let Some(path) = &options.report {
             report.write(path).map_err(|source| RunError::Report { path: path.clone(), source })?;
         }
         summarize(&report, &measured, console);
-        let mut objections = objections(&totals, &measured, options.tps > 0);
+        let expected = Expected {
+            traffic: options.tps > 0,
+            flashblocks_per_block: options.min_flashblocks_per_block,
+        };
+        let mut objections = objections(&totals, &measured, expected);
         objections.extend(stopped.err().into_iter().flatten().map(|error| error.to_string()));
         if interrupted {
             objections.push(format!("interrupted after {last} blocks"));
@@ -249,10 +260,13 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         ms(cadence.p99)
     ));
     console.line(format_args!(
-        "{} sent, {} refused, {} unanswered; {} receipts compared, {} differ",
+        "{} sent, {} refused, {} unanswered; {} receipts before their block, {} late; {} \
+         compared, {} differ",
         measured.sent,
         measured.refused,
         measured.unanswered,
+        measured.early,
+        measured.late,
         report.comparisons.made,
         report.comparisons.failed,
     ));

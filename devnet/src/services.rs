@@ -96,6 +96,7 @@ impl CommandLines<'_> {
         flags.add("--feed-listen", &self.sockets.feed);
         flags.add("--ingress-listen", &self.sockets.ingress);
         flags.add("--flashblock-interval-ms", self.options.interval_ms);
+        flags.add("--seal-budget-ms", self.options.seal_budget_ms);
         self.service("builder", "preconf-builder", flags)
     }
 

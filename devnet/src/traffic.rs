@@ -1,10 +1,16 @@
 //! Mixed traffic through the overlay, each transaction followed from the wallet to the chain.
 //!
 //! Of every transaction is measured how long it takes from being sent to the first receipt at the
-//! overlay, asked for every [`POLL`]. That receipt is kept, and compared with what the RPC node's
-//! own client says once the block is canonical, and with what the overlay says then.
+//! overlay, asked for every [`POLL`]. If the RPC node did not have the block then, so that the
+//! overlay cannot have the receipt from there, it is kept, and compared with what the RPC node says
+//! once the block is canonical, and with what the overlay says then. A receipt that came later is
+//! counted as late and proves nothing.
 //!
-//! Bounds: at most [`AT_ONCE`] transactions are followed; when that many are, none is sent.
+//! Bounds: at most [`AT_ONCE`] transactions are followed; when that many are, none is sent. If more
+//! than [`AT_FULL_RATE`] wait for a receipt, each is asked for less often, so that asking does not
+//! become the load that is measured; what is measured then is at most that much too long. For the
+//! same reason a block's receipts, which could all be compared at once, are compared
+//! [`COMPARED_AT_ONCE`] at a time; the others wait.
 
 mod compare;
 pub mod contracts;
@@ -17,7 +23,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use preconf_chassis::Chain;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, Semaphore, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
@@ -30,12 +36,16 @@ use crate::{
 pub use compare::{Difference, preconfirmed_and_canonical, same};
 pub use wallet::Intent;
 
-use follow::Follower;
+use follow::{Follower, Seen, Verdict};
 
 /// How often a receipt is asked for.
 pub const POLL: Duration = Duration::from_millis(5);
+/// How many receipts are asked for that often.
+const AT_FULL_RATE: usize = 10;
 /// How many transactions are followed at once.
 const AT_ONCE: usize = 2_048;
+/// How many receipts are compared at once.
+const COMPARED_AT_ONCE: usize = 16;
 /// How long a transaction may be without a receipt before it counts as unanswered.
 const UNANSWERED: Duration = Duration::from_secs(30);
 /// How long comparisons under way may take at the end.
@@ -77,6 +87,10 @@ pub struct Measured {
     pub latency: Samples,
     /// The same, of those sent while the next block was being built.
     pub latency_in_window: Samples,
+    /// First receipts that came when the RPC node did not have their block.
+    pub early: u64,
+    /// First receipts that the overlay may have had from the RPC node. They are not compared.
+    pub late: u64,
     /// Receipts that were compared.
     pub comparisons_made: u64,
     /// Comparisons that did not hold.
@@ -147,12 +161,8 @@ enum End {
     Open,
     /// There was no receipt in time.
     Unanswered,
-    /// There was one; its block did not become canonical before the end.
-    Promised { latency: Duration },
-    /// There was one, and it was compared.
-    Compared { latency: Duration, result: Result<(), Difference> },
-    /// There was one, and the other could not be had.
-    NotCompared { latency: Duration, failure: RpcFailure },
+    /// There was one.
+    Seen(Seen),
 }
 
 async fn run(config: Config, mut finish: watch::Receiver<Option<u64>>) -> Measured {
@@ -217,28 +227,34 @@ impl Measured {
                 let failure = format!("a transaction had no receipt for {UNANSWERED:?}");
                 tell(&mut self.failures, failure);
             }
-            End::Promised { latency } => self.promised(latency, in_window),
-            End::Compared { latency, result } => {
-                self.promised(latency, in_window);
-                self.comparisons_made += 1;
-                if let Err(difference) = result {
-                    self.fail(1, difference.to_string());
-                }
-            }
-            End::NotCompared { latency, failure } => {
-                self.promised(latency, in_window);
-                self.comparisons_made += 1;
-                self.fail(1, format!("a receipt could not be compared: {}", Chain(&failure)));
-            }
+            End::Seen(seen) => self.seen(seen, in_window),
         }
     }
 
-    fn promised(&mut self, latency: Duration, in_window: bool) {
+    fn seen(&mut self, Seen { latency, verdict }: Seen, in_window: bool) {
         let milliseconds = latency.as_secs_f64() * 1_000.0;
         self.sent += 1;
         self.latency.add(milliseconds);
         if in_window {
             self.latency_in_window.add(milliseconds);
+        }
+        if let Verdict::Late = verdict {
+            self.late += 1;
+            return;
+        }
+        self.early += 1;
+        match verdict {
+            Verdict::Late | Verdict::Open => {}
+            Verdict::Compared(result) => {
+                self.comparisons_made += 1;
+                if let Err(difference) = result {
+                    self.fail(1, difference.to_string());
+                }
+            }
+            Verdict::NotCompared(failure) => {
+                self.comparisons_made += 1;
+                self.fail(1, format!("a receipt could not be compared: {}", Chain(&failure)));
+            }
         }
     }
 
@@ -269,6 +285,8 @@ impl Crowd {
             rpc_node: config.rpc_node.clone(),
             head: config.head.clone(),
             finish,
+            waiting: Arc::default(),
+            turns: Arc::new(Semaphore::new(COMPARED_AT_ONCE)),
         };
         Self { config, nonces, follower }
     }

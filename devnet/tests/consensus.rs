@@ -1,5 +1,5 @@
 //! The simulated consensus on three execution clients: whose block is proposed, and what it does
-//! without a builder, or with a bad one.
+//! without a builder, or with a bad or silent one.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
@@ -10,7 +10,7 @@ use alloy_rpc_types_engine::{ExecutionPayloadEnvelopeV4, ForkchoiceUpdated, Payl
 use clap::Parser;
 use preconf_devnet::{
     Options,
-    clients::Clients,
+    clients::{Clients, Node},
     consensus::{Blocks, CanonicalBlock, Config, Consensus, Doors, Source},
     keys::{Directory, Keys},
 };
@@ -46,6 +46,7 @@ impl Network {
             validators: self.keys.validators.clone(),
             slot: Duration::from_millis(300),
             proposal_delay: Duration::from_millis(50),
+            patience: Duration::from_millis(200),
         };
         let doors = Doors {
             sequencer,
@@ -73,8 +74,11 @@ async fn proposers_take_turns_and_everybody_has_the_same_chain() {
     let door = network.clients.sequencer.engine().unwrap();
     let (consensus, mut blocks) = network.chain(door).await;
 
+    let (mut window, mut slot) = (consensus.window(), 0);
     for number in 1..=4 {
         let block = next(&mut blocks).await;
+        // It builds the next block: it has been told of this one.
+        timeout(DEADLINE, window.wait_for(|open| *open)).await.unwrap().unwrap();
 
         assert_eq!((block.number, &block.source), (number, &Source::Builder));
         let clients = &network.clients;
@@ -86,7 +90,9 @@ async fn proposers_take_turns_and_everybody_has_the_same_chain() {
             let withdrawals = known.block.body.withdrawals.as_ref().unwrap();
             assert_eq!((withdrawals[0].index, withdrawals[0].address), (number - 1, proposer));
         }
-        assert_eq!(block.proposer as u64, number % 3);
+        assert!(block.slot > slot, "one block each");
+        slot = block.slot;
+        assert_eq!(block.proposer as u32, slot % 3);
         assert_eq!(*consensus.head().borrow(), number);
     }
     consensus.stop().await;
@@ -96,10 +102,8 @@ async fn proposers_take_turns_and_everybody_has_the_same_chain() {
 async fn without_a_builder_the_validators_build_and_the_chain_goes_on() {
     let network = Network::start().await;
     // A port where nobody listens: bound, and closed again.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap()).parse().unwrap();
+    let (nobody, free) = network.closed_door().await;
     drop(free);
-    let nobody = EngineClient::new(&url, network.keys.builder_secret.jwt.clone()).unwrap();
     let (consensus, mut blocks) = network.chain(nobody).await;
 
     for number in 1..=2 {
@@ -143,16 +147,51 @@ impl EngineHooks for BadBuilder {
 }
 
 impl Network {
-    async fn bad_builder(&self, change: fn(&mut ExecutionPayloadEnvelopeV4)) -> EngineClient {
+    /// A door for the consensus client, and where whoever opens it listens.
+    async fn closed_door(&self) -> (EngineClient, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let door = EngineClient::new(&url, self.keys.builder_secret.jwt.clone()).unwrap();
+        (door, listener)
+    }
+
+    fn open(&self, listener: TcpListener, change: fn(&mut ExecutionPayloadEnvelopeV4)) {
         let engine = self.clients.sequencer.engine().unwrap();
         let secret = self.keys.builder_secret.jwt.clone();
         let hooks = Arc::new(BadBuilder { engine: engine.clone(), change });
-        let proxy = EngineProxy::new(engine, secret.clone(), hooks, ProxyConfig::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let proxy = EngineProxy::new(engine, secret, hooks, ProxyConfig::default());
         tokio::spawn(async move { axum::serve(listener, proxy.router()).await });
-        EngineClient::new(&url, secret).unwrap()
     }
+
+    async fn bad_builder(&self, change: fn(&mut ExecutionPayloadEnvelopeV4)) -> EngineClient {
+        let (door, listener) = self.closed_door().await;
+        self.open(listener, change);
+        door
+    }
+}
+
+#[tokio::test]
+async fn a_builder_that_never_answers_stalls_nobody_and_may_come_back() {
+    let network = Network::start().await;
+    // Connections are accepted by the system, and nobody reads them.
+    let (door, listener) = network.closed_door().await;
+    let (consensus, mut blocks) = network.chain(door).await;
+
+    // Far less than the deadline of a single call.
+    let three = timeout(Duration::from_secs(8), async {
+        [next(&mut blocks).await, next(&mut blocks).await, next(&mut blocks).await]
+    });
+    for block in three.await.unwrap() {
+        assert_eq!(reason(&block), "the builder has not answered what it was told");
+    }
+    assert!(!*consensus.window().borrow());
+
+    network.open(listener, |_| {});
+    let comes_back = async { while next(&mut blocks).await.source != Source::Builder {} };
+    timeout(DEADLINE, comes_back).await.unwrap();
+    let known = |node: &Node| node.client().block_by_number(1).map(|block| block.hash);
+    assert_eq!(known(&network.clients.sequencer), known(&network.clients.rpc_node));
+    consensus.stop().await;
 }
 
 /// A state root that is wrong, in a block that hashes to what it says.

@@ -25,6 +25,9 @@ pub enum Rejected {
     /// Nobody is building.
     #[error("no block is being built")]
     NotBuilding,
+    /// Nobody knows whether the builder is building.
+    #[error("the builder has not answered what it was told")]
+    Silent,
     /// It was not handed out.
     #[error("the block was not handed out")]
     NotHandedOut(#[source] EngineError),

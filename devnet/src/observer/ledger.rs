@@ -2,19 +2,30 @@
 //!
 //! A promise belongs to the block that made it first. It is kept if the canonical block with that
 //! number holds the transaction, whoever built that block; later promises of the same transaction
-//! do not mend an earlier one that was broken.
+//! do not mend an earlier one that was broken. A promise that is taken back was broken, even if that
+//! is said after its block was settled.
 //!
-//! Bounds: what belongs to blocks that were settled is forgotten.
+//! A block of the builder has a signed end: it was sealed with the hash that it has, or the builder
+//! gave it up and handed out its client's block. One without an end proves nothing and is counted.
+//!
+//! Bounds: what belongs to blocks that were settled is forgotten, kept promises after
+//! [`REMEMBERED`] blocks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use alloy_primitives::B256;
-use preconf_primitives::{Arrival, Position, Progress, Succession};
+use preconf_primitives::{AbandonReason, Arrival, Position, Progress, Succession};
 use preconf_signing::{Checked, Refusal, SignedFlashblock, Verifier};
 use preconf_wire::feed::FeedItem;
 use tracing::warn;
 
-use crate::{consensus::CanonicalBlock, samples::Samples};
+use crate::{
+    consensus::{CanonicalBlock, Source},
+    samples::Samples,
+};
+
+/// For how many blocks a promise that was kept can still be taken back.
+const REMEMBERED: u64 = 64;
 
 /// The books of one reader of the feed.
 #[derive(Debug)]
@@ -27,6 +38,8 @@ pub struct Ledger {
     promised: HashMap<B256, u64>,
     /// What was taken back by a signed statement.
     taken_back: HashSet<B256>,
+    /// Promises that were kept, and the block that did; for a while.
+    kept: HashMap<B256, u64>,
     /// From where on something is missing.
     missing: Option<Position>,
     /// The last flashblock and its time, if the session goes on.
@@ -40,8 +53,16 @@ pub struct Ledger {
 struct Promised {
     flashblocks: u64,
     transactions: Vec<B256>,
-    ended: bool,
-    sealed: Option<B256>,
+    end: Option<SessionEnd>,
+}
+
+/// How the newest session of a block ended, as the sequencer signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// It became the block with this hash.
+    Sealed(B256),
+    /// It was given up.
+    Abandoned(AbandonReason),
 }
 
 /// What became of the promises for one block.
@@ -53,6 +74,8 @@ pub struct Settled {
     pub preconfirmed: u64,
     /// Those of them that it holds.
     pub kept: u64,
+    /// How its session ended, if that was said.
+    pub end: Option<SessionEnd>,
 }
 
 /// The sums.
@@ -76,6 +99,10 @@ pub struct Totals {
     pub contradictions: u64,
     /// Blocks that were sealed with another hash than they have.
     pub missealed: u64,
+    /// Blocks of the builder of which it never said how they ended.
+    pub unsealed: u64,
+    /// Blocks that an execution client built: the validators', or the builder's own.
+    pub fallbacks: u64,
 }
 
 impl Ledger {
@@ -87,6 +114,7 @@ impl Ledger {
             blocks: BTreeMap::new(),
             promised: HashMap::new(),
             taken_back: HashSet::new(),
+            kept: HashMap::new(),
             missing: None,
             before: None,
             cadence: Samples::default(),
@@ -105,9 +133,14 @@ impl Ledger {
         self.missing.is_some()
     }
 
-    /// Whether everything that will be promised for a block has been.
+    /// Whether anything was promised for a block.
+    pub fn has_begun(&self, number: u64) -> bool {
+        self.blocks.get(&number).is_some_and(|block| block.flashblocks > 0)
+    }
+
+    /// Whether it was said how the session of a block ended.
     pub fn has_ended(&self, number: u64) -> bool {
-        self.blocks.get(&number).is_some_and(|block| block.ended)
+        self.blocks.get(&number).is_some_and(|block| block.end.is_some())
     }
 
     /// Takes note of a frame that has no meaning.
@@ -123,16 +156,17 @@ impl Ledger {
                 let number = signed.statement.block_number;
                 if let Some(signed) = self.good(|verifier| verifier.abandoned(signed)) {
                     self.before = None;
-                    self.blocks.entry(number).or_default().ended = true;
-                    let reason = signed.get().statement.reason.as_str();
-                    warn!(number, reason, "a session was abandoned");
+                    let reason = signed.get().statement.reason;
+                    let block = self.blocks.entry(number).or_default();
+                    block.end = Some(SessionEnd::Abandoned(reason));
+                    warn!(number, reason = reason.as_str(), "a session was abandoned");
                 }
             }
             FeedItem::Sealed(signed) => {
                 if let Some(signed) = self.good(|verifier| verifier.sealed(signed)) {
                     let sealed = &signed.get().statement;
                     let block = self.blocks.entry(sealed.block_number).or_default();
-                    block.sealed = Some(sealed.block_hash);
+                    block.end = Some(SessionEnd::Sealed(sealed.block_hash));
                 }
             }
             FeedItem::Retracted(signed) => {
@@ -140,7 +174,7 @@ impl Ledger {
                     for retraction in &signed.get().statement.retractions {
                         let (transaction, cause) = (retraction.transaction, retraction.cause);
                         warn!(%transaction, cause = cause.as_str(), "a promise was taken back");
-                        self.taken_back.insert(transaction);
+                        self.take_back(transaction);
                     }
                 }
             }
@@ -150,6 +184,16 @@ impl Ledger {
                 self.missing = None;
             }
             FeedItem::Goodbye { .. } => {}
+        }
+    }
+
+    fn take_back(&mut self, transaction: B256) {
+        if self.promised.contains_key(&transaction) {
+            self.taken_back.insert(transaction);
+        } else if self.kept.remove(&transaction).is_some() {
+            // Its block was settled. One that was not kept was counted then.
+            self.totals.kept -= 1;
+            self.totals.retracted += 1;
         }
     }
 
@@ -190,7 +234,8 @@ impl Ledger {
         let number = flashblock.block_number();
         let block = self.blocks.entry(number).or_default();
         block.flashblocks += 1;
-        block.ended = flashblock.is_last();
+        // How an earlier session ended says nothing about this one.
+        block.end = None;
         for transaction in flashblock.transactions() {
             let hash = alloy_primitives::keccak256(transaction);
             self.promised.entry(hash).or_insert_with(|| {
@@ -224,31 +269,54 @@ impl Ledger {
     pub fn settle(&mut self, canonical: &CanonicalBlock) -> Settled {
         let promised = self.blocks.remove(&canonical.number).unwrap_or_default();
         let holds: HashSet<&B256> = canonical.transactions.iter().collect();
-        let mut settled = Settled { flashblocks: promised.flashblocks, preconfirmed: 0, kept: 0 };
-        for transaction in &promised.transactions {
+        let mut settled = Settled {
+            flashblocks: promised.flashblocks,
+            preconfirmed: 0,
+            kept: 0,
+            end: promised.end,
+        };
+        for transaction in promised.transactions {
             settled.preconfirmed += 1;
-            let taken_back = self.taken_back.remove(transaction);
-            if !holds.contains(transaction) {
+            self.promised.remove(&transaction);
+            let taken_back = self.taken_back.remove(&transaction);
+            if !holds.contains(&transaction) {
                 let number = canonical.number;
                 warn!(%transaction, number, "a promise was not kept");
             } else if !taken_back {
                 settled.kept += 1;
+                self.kept.insert(transaction, canonical.number);
             }
-            self.promised.remove(transaction);
         }
         // What is older can no longer become canonical.
         self.blocks.retain(|number, _| *number > canonical.number);
         self.promised.retain(|_, number| *number > canonical.number);
+        self.taken_back.retain(|transaction| self.promised.contains_key(transaction));
+        self.kept.retain(|_, number| *number + REMEMBERED > canonical.number);
         self.totals.blocks += 1;
         self.totals.flashblocks += settled.flashblocks;
         self.totals.preconfirmed += settled.preconfirmed;
         self.totals.kept += settled.kept;
         self.totals.retracted += settled.preconfirmed - settled.kept;
-        if promised.sealed.is_some_and(|sealed| sealed != canonical.hash) {
-            warn!(number = canonical.number, "the block is not the one that was sealed");
-            self.totals.missealed += 1;
-        }
+        self.compare_end(canonical, settled.end);
         settled
+    }
+
+    fn compare_end(&mut self, canonical: &CanonicalBlock, end: Option<SessionEnd>) {
+        let (number, source) = (canonical.number, &canonical.source);
+        match (source, end) {
+            (_, Some(SessionEnd::Sealed(hash))) if hash != canonical.hash => {
+                warn!(number, "the block is not the one that was sealed");
+                self.totals.missealed += 1;
+            }
+            (Source::Builder, None) => {
+                warn!(number, "it was never said how the session of the builder's block ended");
+                self.totals.unsealed += 1;
+            }
+            (Source::Builder, Some(SessionEnd::Sealed(_) | SessionEnd::Abandoned(_)))
+            | (Source::Fallback(_), _) => {}
+        }
+        let is_sealed = matches!(end, Some(SessionEnd::Sealed(_)) | None);
+        self.totals.fallbacks += u64::from(*source != Source::Builder || !is_sealed);
     }
 
     /// The sums so far.

@@ -96,3 +96,22 @@ fn without_a_token_everybody_pays() {
         assert_eq!(mixed(number, None).gas_limit, 21_000);
     }
 }
+
+fn seen(verdict: Verdict) -> Outcome {
+    let end = End::Seen(Seen { latency: Duration::from_millis(100), verdict });
+    Outcome { in_window: true, end }
+}
+
+#[test]
+fn a_receipt_that_came_with_its_block_is_counted_and_not_compared() {
+    let mut measured = Measured::default();
+    let difference = Difference::Absent { transaction: B256::ZERO, block: 1 };
+    let verdicts = [Verdict::Late, Verdict::Open, Verdict::Compared(Ok(()))];
+    for verdict in verdicts.into_iter().chain([Verdict::Compared(Err(difference))]) {
+        measured.record(seen(verdict));
+    }
+
+    assert_eq!((measured.sent, measured.early, measured.late), (4, 3, 1));
+    assert_eq!((measured.comparisons_made, measured.comparisons_failed), (2, 1));
+    assert_eq!(measured.latency.len(), 4, "the latency of a late one is no secret");
+}

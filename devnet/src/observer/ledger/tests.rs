@@ -81,21 +81,62 @@ impl Sequencer {
         let seal = self.seal(self.last);
         FeedItem::Flashblock(SignedFlashblock { flashblock, signature, seal })
     }
+
+    fn sealed(&self, number: u64, block_hash: B256) -> FeedItem {
+        let statement = Sealed {
+            seq: Seq::new(number),
+            block_number: number,
+            last_digest: self.last,
+            block_hash,
+            state_root: B256::ZERO,
+        };
+        let seal = self.seal(v2::sealed_digest(&statement));
+        FeedItem::Sealed(SignedStatement { statement, seal })
+    }
+
+    fn abandoned(&self, number: u64, seq: u64, reason: AbandonReason) -> FeedItem {
+        let last_digest = self.last;
+        let statement = Abandoned { seq: Seq::new(seq), block_number: number, last_digest, reason };
+        let seal = self.seal(v2::abandoned_digest(&statement));
+        FeedItem::Abandoned(SignedStatement { statement, seal })
+    }
+
+    fn retracted(&self, number: u64, transaction: u8) -> FeedItem {
+        let transaction = hash(transaction);
+        let retraction = Retraction { transaction, cause: RetractionCause::OutcomeChanged };
+        let statement = Retracted {
+            at: Position::new(Seq::new(number), 0),
+            block_number: number,
+            retractions: vec![retraction],
+        };
+        let seal = self.seal(v2::retracted_digest(&statement));
+        FeedItem::Retracted(SignedStatement { statement, seal })
+    }
 }
 
 fn hash(transaction: u8) -> B256 {
     keccak256([transaction])
 }
 
+fn block_hash(number: u64) -> B256 {
+    B256::from(U256::from(number))
+}
+
 fn block(number: u64, transactions: &[u8]) -> CanonicalBlock {
     CanonicalBlock {
         number,
-        hash: B256::from(U256::from(number)),
+        hash: block_hash(number),
         transactions: transactions.iter().copied().map(hash).collect(),
         gas_used: 0,
+        slot: 0,
         proposer: 0,
         source: Source::Builder,
+        waited: Default::default(),
     }
+}
+
+fn fallback(number: u64, transactions: &[u8]) -> CanonicalBlock {
+    CanonicalBlock { source: Source::Fallback(String::new()), ..block(number, transactions) }
 }
 
 #[test]
@@ -106,11 +147,14 @@ fn promises_that_are_kept_are_counted_once() {
     ledger.read(sequencer.flashblock(1, 1, &[1, 2], false));
     assert!(!ledger.has_ended(1));
     ledger.read(sequencer.flashblock(1, 2, &[3], true));
+    assert!(!ledger.has_ended(1), "it was not said which block it became");
+    ledger.read(sequencer.sealed(1, block_hash(1)));
     assert!(ledger.has_ended(1));
 
     let settled = ledger.settle(&block(1, &[1, 2, 3, 9]));
 
-    assert_eq!(settled, Settled { flashblocks: 3, preconfirmed: 3, kept: 3 });
+    let end = Some(SessionEnd::Sealed(block_hash(1)));
+    assert_eq!(settled, Settled { flashblocks: 3, preconfirmed: 3, kept: 3, end });
     let expected =
         Totals { blocks: 1, flashblocks: 3, preconfirmed: 3, kept: 3, ..Totals::default() };
     assert_eq!(ledger.totals(), expected);
@@ -128,7 +172,7 @@ fn a_promise_that_is_mended_in_a_later_block_was_broken_all_the_same() {
     assert_eq!(ledger.settle(&block(1, &[1])).kept, 1);
     let later = ledger.settle(&block(2, &[2]));
 
-    assert_eq!(later, Settled { flashblocks: 1, preconfirmed: 0, kept: 0 });
+    assert_eq!(later, Settled { flashblocks: 1, preconfirmed: 0, kept: 0, end: None });
     assert_eq!((ledger.totals().preconfirmed, ledger.totals().retracted), (2, 1));
 }
 
@@ -137,14 +181,7 @@ fn a_rebuild_repeats_promises_and_does_not_make_new_ones() {
     let mut sequencer = Sequencer::new();
     let mut ledger = sequencer.ledger();
     ledger.read(sequencer.flashblock_of(5, 1, 0, &[1], false));
-    let abandoned = Abandoned {
-        seq: Seq::new(1),
-        block_number: 5,
-        last_digest: sequencer.last,
-        reason: AbandonReason::AttributesChanged,
-    };
-    let seal = sequencer.seal(v2::abandoned_digest(&abandoned));
-    ledger.read(FeedItem::Abandoned(SignedStatement { statement: abandoned, seal }));
+    ledger.read(sequencer.abandoned(5, 1, AbandonReason::AttributesChanged));
     assert!(ledger.has_ended(5));
     ledger.read(sequencer.flashblock_of(5, 2, 0, &[1], false));
     assert!(!ledger.has_ended(5));
@@ -152,7 +189,7 @@ fn a_rebuild_repeats_promises_and_does_not_make_new_ones() {
 
     let settled = ledger.settle(&block(5, &[1, 2]));
 
-    assert_eq!(settled, Settled { flashblocks: 3, preconfirmed: 2, kept: 2 });
+    assert_eq!((settled.flashblocks, settled.preconfirmed, settled.kept), (3, 2, 2));
     assert_eq!((ledger.totals().gaps, ledger.totals().contradictions), (0, 0));
 }
 
@@ -161,17 +198,26 @@ fn what_was_taken_back_is_not_kept_even_if_it_is_there() {
     let mut sequencer = Sequencer::new();
     let mut ledger = sequencer.ledger();
     ledger.read(sequencer.flashblock(1, 0, &[1], true));
-    let retraction = Retraction { transaction: hash(1), cause: RetractionCause::OutcomeChanged };
-    let statement = Retracted {
-        at: Position::new(Seq::new(1), 0),
-        block_number: 1,
-        retractions: vec![retraction],
-    };
-    let seal = sequencer.seal(v2::retracted_digest(&statement));
-    ledger.read(FeedItem::Retracted(SignedStatement { statement, seal }));
+    ledger.read(sequencer.retracted(1, 1));
 
     assert_eq!(ledger.settle(&block(1, &[1])).kept, 0);
     assert_eq!(ledger.totals().retracted, 1);
+}
+
+#[test]
+fn what_is_taken_back_after_its_block_is_counted_once() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[1, 2, 3], true));
+    ledger.settle(&block(1, &[1, 2]));
+    assert_eq!((ledger.totals().kept, ledger.totals().retracted), (2, 1));
+
+    // The third was broken already; the first is taken back twice.
+    for transaction in [1, 3, 1] {
+        ledger.read(sequencer.retracted(1, transaction));
+    }
+
+    assert_eq!((ledger.totals().kept, ledger.totals().retracted), (1, 2));
 }
 
 #[test]
@@ -235,17 +281,38 @@ fn a_block_with_another_hash_than_was_sealed_is_noticed() {
     let mut sequencer = Sequencer::new();
     let mut ledger = sequencer.ledger();
     ledger.read(sequencer.flashblock(1, 0, &[], true));
-    let sealed = Sealed {
-        seq: Seq::new(1),
-        block_number: 1,
-        last_digest: sequencer.last,
-        block_hash: B256::repeat_byte(7),
-        state_root: B256::ZERO,
-    };
-    let seal = sequencer.seal(v2::sealed_digest(&sealed));
-    ledger.read(FeedItem::Sealed(SignedStatement { statement: sealed, seal }));
+    ledger.read(sequencer.sealed(1, block_hash(7)));
 
     ledger.settle(&block(1, &[]));
 
-    assert_eq!(ledger.totals().missealed, 1);
+    let totals = ledger.totals();
+    assert_eq!((totals.missealed, totals.unsealed, totals.fallbacks), (1, 0, 0));
+}
+
+#[test]
+fn a_block_of_the_builder_that_was_never_sealed_is_noticed() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[1], true));
+
+    ledger.settle(&block(1, &[1]));
+    // Nothing at all was seen of this one.
+    ledger.settle(&block(2, &[2]));
+
+    let totals = ledger.totals();
+    assert_eq!((totals.missealed, totals.unsealed, totals.fallbacks), (0, 2, 0));
+}
+
+#[test]
+fn a_block_that_the_builder_gave_up_is_a_fallback_like_one_of_the_validators() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[1], false));
+    ledger.read(sequencer.abandoned(1, 1, AbandonReason::SealFailed));
+
+    ledger.settle(&block(1, &[1]));
+    ledger.settle(&fallback(2, &[]));
+
+    let totals = ledger.totals();
+    assert_eq!((totals.missealed, totals.unsealed, totals.fallbacks), (0, 0, 2));
 }

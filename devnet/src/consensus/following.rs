@@ -1,0 +1,136 @@
+//! How clients are told of the chain: new blocks in order, then which of them is the head.
+//!
+//! The validators' client and the RPC node's are waited for. The sequencer is not: it is told by a
+//! task of its own, and a block that did not reach it is told again before the next one. A telling
+//! that is not done when the next begins is given up, so at most one is under way; at most
+//! [`MISSED`] blocks are kept for the sequencer, and one that missed more cannot follow any more,
+//! because its client has no peers to ask.
+
+use std::{collections::VecDeque, future::pending, sync::Arc};
+
+use alloy_rpc_types_engine::{
+    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
+};
+use futures_util::FutureExt;
+use preconf_chassis::Chain;
+use preconf_engine::EngineClient;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::{ConsensusError, DEADLINE, proposal::Proposal};
+
+/// How many blocks are kept for a sequencer that does not answer.
+const MISSED: usize = 128;
+
+/// What a client is told.
+#[derive(Clone, Debug)]
+pub(super) struct News {
+    /// The number of the head.
+    pub(super) number: u64,
+    /// The head.
+    pub(super) state: ForkchoiceState,
+    /// The next block, if it is asked for.
+    pub(super) attributes: Option<PayloadAttributes>,
+}
+
+/// Tells a client of blocks that it may know already, then of the head.
+pub(super) async fn follow(
+    client: &'static str,
+    door: &EngineClient,
+    blocks: impl IntoIterator<Item = Arc<Proposal>>,
+    news: &News,
+) -> Result<ForkchoiceUpdated, ConsensusError> {
+    let failed =
+        |step| move |source| ConsensusError::Engine { client, step, source: Box::new(source) };
+    let check = |step, number, status: &PayloadStatus| {
+        if status.is_valid() {
+            return Ok(());
+        }
+        let status = Box::new(status.clone());
+        Err(ConsensusError::NotValid { client, step, number, status })
+    };
+    for block in blocks {
+        let status = block.new_payload(door, DEADLINE).await.map_err(failed("newPayload"))?;
+        check("newPayload", block.block.header.number, &status)?;
+    }
+    let updated = door.fork_choice_updated_v3(news.state, news.attributes.as_ref(), DEADLINE).await;
+    let updated = updated.map_err(failed("forkchoiceUpdated"))?;
+    check("forkchoiceUpdated", news.number, &updated.payload_status)?;
+    Ok(updated)
+}
+
+/// The sequencer, for whom nobody waits.
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    door: EngineClient,
+    /// What it may not have, in order.
+    missed: VecDeque<Arc<Proposal>>,
+    /// At most one.
+    telling: JoinSet<Result<ForkchoiceUpdated, ConsensusError>>,
+}
+
+impl Sequencer {
+    /// One that knows the genesis.
+    pub(super) fn new(door: EngineClient) -> Self {
+        Self { door, missed: VecDeque::new(), telling: JoinSet::new() }
+    }
+
+    /// Begins to tell it the news, and gives up what it was being told.
+    ///
+    /// # Errors
+    /// If it has called a block invalid.
+    pub(super) fn tell(
+        &mut self,
+        block: Option<Arc<Proposal>>,
+        news: News,
+    ) -> Result<(), ConsensusError> {
+        // Too late to be built upon, but what it was told need not be told again.
+        self.answer().now_or_never().transpose()?;
+        if !self.telling.is_empty() {
+            warn!(number = news.number, "the sequencer did not answer before the next block");
+        }
+        self.missed.extend(block);
+        self.missed.drain(..self.missed.len().saturating_sub(MISSED));
+        let (door, blocks) = (self.door.clone(), self.missed.clone());
+        self.telling = JoinSet::new();
+        self.telling.spawn(async move { follow("the sequencer", &door, blocks, &news).await });
+        Ok(())
+    }
+
+    /// Its answer to the last news: the name of the block that it builds, if it builds one. Never
+    /// comes if it has been given. Cancel safe.
+    ///
+    /// # Errors
+    /// If it calls a block invalid.
+    pub(super) async fn answer(&mut self) -> Result<Option<PayloadId>, ConsensusError> {
+        let Some(told) = self.telling.join_next().await else { return pending().await };
+        let told = match told {
+            Ok(told) => told,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // It is aborted only when it is replaced.
+                Err(_) => return Ok(None),
+            },
+        };
+        match told {
+            Ok(updated) => {
+                self.missed.clear();
+                Ok(updated.payload_id)
+            }
+            Err(ConsensusError::NotValid { status, .. }) if !status.is_invalid() => {
+                warn!(%status, "the sequencer does not follow");
+                Ok(None)
+            }
+            Err(error @ ConsensusError::Engine { .. }) => {
+                warn!(error = %Chain(&error), "the sequencer does not follow");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether it owes an answer.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.telling.is_empty()
+    }
+}
