@@ -26,9 +26,9 @@ use std::{
 };
 
 use alloy_eips::eip4895::Withdrawal;
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, address, keccak256};
 use alloy_rpc_types_engine::{ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus};
-use preconf_chain::ChainSpec;
+use preconf_chain::{ChainSpec, ProposerPublicKey, TxEnvelope};
 use preconf_chassis::Chain;
 use preconf_engine::{EngineClient, EngineError};
 use tokio::{
@@ -41,20 +41,26 @@ use tracing::warn;
 use following::{News, Sequencer, follow};
 use proposal::{Proposal, Rejected};
 
+use crate::{client::Attributes, keys::Validator};
+
 /// How long an execution client may take for anything else.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How many blocks whoever follows the chain may be behind before he misses one.
 const BLOCKS_WAITING: usize = 1_024;
-/// What each block pays to its proposer, in gwei.
+/// What each block of Ethereum pays to its proposer, in gwei.
 const WITHDRAWAL_GWEI: u64 = 1_000_000;
+/// To whom each block of Berachain mints its inflation, as on its main network, and how much, in
+/// gwei.
+const INFLATION: (Address, u64) =
+    (address!("0x1AE7dD7AE06F6C58B4524d9c1f816094B1bcCD8e"), 0x65a0_3c40);
 
 /// Who and when.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The rules of the chain, and its first block.
     pub spec: Arc<ChainSpec>,
-    /// Where fees and withdrawals of each validator go. At least one.
-    pub validators: Vec<Address>,
+    /// At least one.
+    pub validators: Vec<Validator>,
     /// From one block to the next.
     pub slot: Duration,
     /// From the proposer asking to everybody having the block.
@@ -81,7 +87,7 @@ pub struct CanonicalBlock {
     pub number: u64,
     /// Its hash.
     pub hash: B256,
-    /// The hashes of its transactions, in order.
+    /// The hashes of the transactions that somebody sent, in order: not the chain's own.
     pub transactions: Vec<B256>,
     /// The gas it used.
     pub gas_used: u64,
@@ -171,6 +177,7 @@ impl Consensus {
             hash: config.spec.genesis_hash(),
             parent: B256::ZERO,
             timestamp: config.spec.genesis_header().timestamp,
+            proposer: ProposerPublicKey::ZERO,
         };
         let mut driver = Driver {
             config,
@@ -179,7 +186,11 @@ impl Consensus {
             head: genesis,
             started: Instant::now(),
             slot: 0,
-            wanted: Wanted::default(),
+            wanted: Wanted {
+                attributes: PayloadAttributes::default().into(),
+                sequencer: None,
+                validators: None,
+            },
             window: open_window,
         };
         driver.choose(None).await?;
@@ -239,12 +250,14 @@ struct Head {
     hash: B256,
     parent: B256,
     timestamp: u64,
+    /// Who proposed it; nobody proposed the genesis.
+    proposer: ProposerPublicKey,
 }
 
 /// What was asked for: the next block.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Wanted {
-    attributes: PayloadAttributes,
+    attributes: Attributes,
     /// The builder's name for it, if it answered.
     sequencer: Option<PayloadId>,
     /// The validators' client's name for it.
@@ -311,7 +324,7 @@ impl Driver {
         let block = CanonicalBlock {
             number: header.number,
             hash: proposal.hash(),
-            transactions: proposal.block.body.transactions.iter().map(|tx| *tx.hash()).collect(),
+            transactions: sent(&proposal),
             gas_used: header.gas_used,
             slot: self.slot,
             proposer: self.proposer(self.slot),
@@ -323,6 +336,7 @@ impl Driver {
             hash: proposal.hash(),
             parent: header.parent_hash,
             timestamp: header.timestamp,
+            proposer: self.config.validators[self.proposer(self.slot)].public_key,
         };
         self.choose(Some(Arc::new(proposal))).await?;
         Ok(block)
@@ -389,32 +403,46 @@ impl Driver {
     }
 
     /// What the proposer of the slot wants its block to be.
-    fn attributes(&self) -> PayloadAttributes {
+    fn attributes(&self) -> Attributes {
         let number = self.head.number + 1;
         let proposer = self.proposer(self.slot);
-        let address = self.config.validators[proposer];
+        let address = self.config.validators[proposer].address;
         let begins = self.started + self.config.slot * self.slot;
         let timestamp = unix_seconds(begins).max(self.head.timestamp + 1);
-        let withdrawal = Withdrawal {
-            index: number - 1,
-            validator_index: proposer as u64,
-            address,
-            amount: WITHDRAWAL_GWEI,
+        let is_berachain = self.config.spec.is_prague1_active_at_timestamp(timestamp);
+        let withdrawal = if is_berachain {
+            let (address, amount) = INFLATION;
+            Withdrawal { index: u64::MAX, validator_index: u64::MAX, address, amount }
+        } else {
+            let (index, validator_index) = (number - 1, proposer as u64);
+            Withdrawal { index, validator_index, address, amount: WITHDRAWAL_GWEI }
         };
-        PayloadAttributes {
+        let ethereum = PayloadAttributes {
             timestamp,
             prev_randao: mix("randao", number),
             suggested_fee_recipient: address,
             withdrawals: Some(vec![withdrawal]),
             parent_beacon_block_root: Some(mix("beacon block", number)),
             ..PayloadAttributes::default()
-        }
+        };
+        let prev_proposer_pubkey = is_berachain.then_some(self.head.proposer);
+        Attributes { ethereum, prev_proposer_pubkey }
     }
 
     /// Whose turn it is: each validator's, one after the other.
     fn proposer(&self, slot: u32) -> usize {
         slot as usize % self.config.validators.len()
     }
+}
+
+/// The hashes of a block's transactions that are not the chain's own.
+fn sent(proposal: &Proposal) -> Vec<B256> {
+    let transactions = proposal.block.body.transactions.iter();
+    let sent = transactions.filter(|transaction| match transaction {
+        TxEnvelope::Pol(_) => false,
+        TxEnvelope::Ethereum(_) => true,
+    });
+    sent.map(|transaction| *transaction.hash()).collect()
 }
 
 /// The slot after `last` that leaves half of the `window` in which a block is built.

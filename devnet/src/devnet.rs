@@ -26,7 +26,7 @@ use crate::{
     clients::Clients,
     consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors},
     console::Console,
-    keys::{CHAIN_ID, Directory, Keys, KeysError},
+    keys::{Directory, Keys, KeysError},
     options::Options,
     services::{CommandLines, Sockets},
 };
@@ -169,7 +169,7 @@ impl Prepared {
         let directory = Directory::new(options.keep).map_err(DevnetError::Keys)?;
         console.line(format_args!("seed {seed}, files in {}", directory.path().display()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let keys = Keys::create(&directory, seed, options.validators, now);
+        let keys = Keys::create(&directory, options.chain, seed, options.validators, now);
         let keys = keys.map_err(DevnetError::Keys)?;
         let sockets = Sockets::new(&directory).map_err(DevnetError::Sockets)?;
         let clients = Clients::start(options, &keys).await.map_err(DevnetError::Clients)?;
@@ -192,7 +192,7 @@ impl Prepared {
 
     /// What the feed is verified with.
     pub fn verifier(&self) -> Verifier {
-        Verifier::new(CHAIN_ID, vec![self.keys.public_key])
+        Verifier::new(self.options.chain.id(), vec![self.keys.public_key])
     }
 
     /// Lets the chain begin, and waits until everybody is ready.

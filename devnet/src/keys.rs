@@ -14,21 +14,16 @@ use std::{
 
 use alloy_primitives::{Address, B256, Keccak256, hex};
 use alloy_signer_local::PrivateKeySigner;
-use preconf_chain::{ChainSpec, GenesisError, system_contracts};
+use preconf_chain::{ChainSpec, GenesisError, ProposerPublicKey};
 use preconf_engine::JwtSecret;
 use preconf_signer::SigningKey;
 use preconf_signing::PublicKey;
-use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// The chain of every devnet.
-pub const CHAIN_ID: u64 = 1_337;
+use crate::genesis::ChainName;
+
 /// How many accounts have money, and send.
 pub const ACCOUNTS: u64 = 16;
-/// What each of them has at the genesis: a million ether, in wei.
-const BALANCE: &str = "0xd3c21bcecceda1000000";
-/// The gas limit of the genesis.
-const GAS_LIMIT: &str = "0x2255100";
 
 /// Why the files could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +112,17 @@ pub struct Keys {
     pub rpc_node_secret: Secret,
     /// The accounts with money.
     pub accounts: Vec<PrivateKeySigner>,
-    /// Where the validators' fees and withdrawals go, by their number.
-    pub validators: Vec<Address>,
+    /// The validators, by their number.
+    pub validators: Vec<Validator>,
+}
+
+/// Who proposes blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validator {
+    /// Where its fees go.
+    pub address: Address,
+    /// The key by which the consensus knows it.
+    pub public_key: ProposerPublicKey,
 }
 
 impl Keys {
@@ -128,19 +132,20 @@ impl Keys {
     /// If a file cannot be written.
     pub fn create(
         directory: &Directory,
+        chain: ChainName,
         seed: u64,
         validators: u64,
         genesis_time: u64,
     ) -> Result<Self, KeysError> {
         let accounts: Vec<_> = (0..ACCOUNTS).map(|number| account(seed, number)).collect();
         let genesis = directory.file("genesis.json");
-        let text = genesis_json(&accounts, genesis_time).to_string();
+        let text = chain.genesis(&accounts, genesis_time).to_string();
         write_private(&genesis, &text)?;
         let spec = ChainSpec::from_genesis_json(&text).map_err(KeysError::Genesis)?;
 
         let signing_key = directory.file("sequencer.key");
-        let text = hex::encode(scalar(seed));
-        let key = SigningKey::parse(&text).expect("the scalar is below the order of the curve");
+        let text = hex::encode(scalar(seed, "sequencer key", 0));
+        let key = signing_key_of(&text);
         write_private(&signing_key, &text)?;
 
         let secret = |name: &str| {
@@ -169,13 +174,19 @@ fn account(seed: u64, number: u64) -> PrivateKeySigner {
         .expect("a hash is zero or above the order of the curve once in 2^128 times")
 }
 
-fn validator(seed: u64, number: u64) -> Address {
-    Address::from_word(derive(seed, "validator", number))
+fn validator(seed: u64, number: u64) -> Validator {
+    let address = Address::from_word(derive(seed, "validator", number));
+    let key = signing_key_of(&hex::encode(scalar(seed, "validator key", number)));
+    Validator { address, public_key: ProposerPublicKey::from(key.public_key().to_bytes()) }
+}
+
+fn signing_key_of(scalar: &str) -> SigningKey {
+    SigningKey::parse(scalar).expect("the scalar is below the order of the curve")
 }
 
 /// The order of BLS12-381's scalars begins with 0x73: two bits less are always below it.
-fn scalar(seed: u64) -> B256 {
-    let mut scalar = derive(seed, "sequencer key", 0);
+fn scalar(seed: u64, what: &str, number: u64) -> B256 {
+    let mut scalar = derive(seed, what, number);
     scalar[0] &= 0x3f;
     scalar
 }
@@ -187,56 +198,6 @@ fn derive(seed: u64, what: &str, number: u64) -> B256 {
     hasher.update(what);
     hasher.update(number.to_be_bytes());
     hasher.finalize()
-}
-
-/// Ethereum with Prague from the start, its system contracts, and accounts with money.
-fn genesis_json(accounts: &[PrivateKeySigner], genesis_time: u64) -> Value {
-    const BLOCK_FORKS: [&str; 10] = [
-        "homesteadBlock",
-        "eip150Block",
-        "eip155Block",
-        "eip158Block",
-        "byzantiumBlock",
-        "constantinopleBlock",
-        "petersburgBlock",
-        "istanbulBlock",
-        "berlinBlock",
-        "londonBlock",
-    ];
-    let mut config = json!({
-        "chainId": CHAIN_ID,
-        "terminalTotalDifficulty": 0,
-        "terminalTotalDifficultyPassed": true,
-        "shanghaiTime": 0,
-        "cancunTime": 0,
-        "pragueTime": 0,
-        "blobSchedule": {
-            "cancun": { "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 },
-            "prague": { "target": 6, "max": 9, "baseFeeUpdateFraction": 5_007_716 },
-        },
-    });
-    for fork in BLOCK_FORKS {
-        config[fork] = json!(0);
-    }
-    let mut alloc = Map::new();
-    for account in accounts {
-        alloc.insert(account.address().to_string(), json!({ "balance": BALANCE }));
-    }
-    for (address, code) in system_contracts() {
-        alloc
-            .insert(address.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": code }));
-    }
-    json!({
-        "config": config,
-        "nonce": "0x0",
-        "timestamp": format!("{genesis_time:#x}"),
-        "extraData": "0x",
-        "gasLimit": GAS_LIMIT,
-        "difficulty": "0x0",
-        "mixHash": B256::ZERO,
-        "coinbase": Address::ZERO,
-        "alloc": alloc,
-    })
 }
 
 /// Only the owner may read it: what the services demand of secrets.
@@ -255,8 +216,12 @@ mod tests {
     use super::*;
 
     fn keys(seed: u64) -> (Directory, Keys) {
+        keys_on(ChainName::Berachain, seed)
+    }
+
+    fn keys_on(chain: ChainName, seed: u64) -> (Directory, Keys) {
         let directory = Directory::new(false).unwrap();
-        let keys = Keys::create(&directory, seed, 3, 1_800_000_000).unwrap();
+        let keys = Keys::create(&directory, chain, seed, 3, 1_800_000_000).unwrap();
         (directory, keys)
     }
 
@@ -271,12 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_in_prague_from_its_first_block_and_pays_its_accounts() {
-        let (_directory, keys) = keys(1);
-        assert!(keys.spec.is_prague_active_at_timestamp(keys.spec.genesis_header().timestamp));
-        let alloc = &keys.spec.genesis().alloc;
-        assert_eq!(alloc.len() as u64, ACCOUNTS + 4);
-        assert!(keys.accounts.iter().all(|account| alloc.contains_key(&account.address())));
+    fn each_chain_follows_its_rules_from_its_first_block_and_pays_its_accounts() {
+        for (chain, contracts) in [(ChainName::Ethereum, 4), (ChainName::Berachain, 6)] {
+            let (_directory, keys) = keys_on(chain, 1);
+            let header = keys.spec.genesis_header();
+            assert_eq!(keys.spec.chain_id(), chain.id());
+            assert!(keys.spec.is_prague_active_at_timestamp(header.timestamp));
+            let is_berachain = chain == ChainName::Berachain;
+            assert_eq!(keys.spec.is_prague1_active_at_timestamp(header.timestamp), is_berachain);
+            assert_eq!(keys.spec.is_osaka_active_at_timestamp(header.timestamp), is_berachain);
+            let no_proposer = is_berachain.then_some(ProposerPublicKey::ZERO);
+            assert_eq!(header.prev_proposer_pubkey, no_proposer);
+            let alloc = &keys.spec.genesis().alloc;
+            assert_eq!(alloc.len() as u64, ACCOUNTS + contracts);
+            assert!(keys.accounts.iter().all(|account| alloc.contains_key(&account.address())));
+        }
     }
 
     #[test]

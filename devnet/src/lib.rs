@@ -19,6 +19,7 @@ pub mod clients;
 pub mod consensus;
 pub mod console;
 pub mod devnet;
+pub mod genesis;
 pub mod invocation;
 pub mod keys;
 pub mod monitor;

@@ -5,10 +5,16 @@ use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 use clap::Parser;
 use preconf_telemetry::LogFilter;
 
+use crate::genesis::ChainName;
+
 /// Runs the whole system on this machine, until Ctrl-C.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "devnet", version)]
 pub struct Options {
+    /// Whose rules the chain follows.
+    #[arg(long, value_enum, default_value_t = ChainName::Berachain)]
+    pub chain: ChainName,
+
     /// Stop after this many canonical blocks, and exit 0 only if every promise was kept.
     #[arg(long, value_name = "N")]
     pub blocks: Option<NonZeroU64>,

@@ -12,7 +12,6 @@ use crate::{
     consensus::{CanonicalBlock, Source},
     console::Console,
     devnet::{Devnet, DevnetError, Prepared},
-    keys::CHAIN_ID,
     observer::{Observer, SessionEnd},
     options::Options,
     report::{Expected, Report, objections},
@@ -105,7 +104,7 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
     }
     let prepared = Prepared::start(options, &binaries, console).await.map_err(RunError::Devnet)?;
     let endpoints = prepared.endpoints().clone();
-    console.line(format_args!("chain {CHAIN_ID}\n{endpoints}"));
+    console.line(format_args!("{} (chain {})\n{endpoints}", options.chain, options.chain.id()));
     let observer = Observer::start(endpoints.gateway.clone(), prepared.verifier());
     let observer = observer.map_err(RunError::Feed)?;
     let viewer = Viewer::start(endpoints.pending.clone(), console);
@@ -115,7 +114,7 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
         per_second => Some(Traffic::start(traffic::Config {
             overlay: Rpc::new(endpoints.overlay.clone()).map_err(RunError::Rpc)?,
             rpc_node: Rpc::new(endpoints.rpc_node.clone()).map_err(RunError::Rpc)?,
-            chain_id: CHAIN_ID,
+            chain_id: options.chain.id(),
             accounts: devnet.accounts.clone(),
             per_second,
             head: devnet.consensus.head(),

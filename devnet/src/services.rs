@@ -12,7 +12,7 @@ use crate::{
     build::{Binaries, BuildError},
     children::Service,
     clients::Clients,
-    keys::{CHAIN_ID, Directory, Keys},
+    keys::{Directory, Keys},
     options::{Options, Port},
 };
 
@@ -75,7 +75,7 @@ impl CommandLines<'_> {
         let mut flags = Flags::new(self.options, Port::SignerHealth);
         flags.add("--listen", &self.sockets.signer);
         flags.add("--flashblock-signing-key", self.keys.signing_key.display());
-        flags.add("--chain-id", CHAIN_ID);
+        flags.add("--chain-id", self.options.chain.id());
         self.service("signer", "preconf-signer", flags)
     }
 
@@ -108,7 +108,7 @@ impl CommandLines<'_> {
         let mut flags = Flags::new(self.options, Port::GatewayHealth);
         flags.add("--upstream", &self.sockets.feed);
         flags.add("--sequencer-pubkey", self.keys.public_key);
-        flags.add("--chain-id", CHAIN_ID);
+        flags.add("--chain-id", self.options.chain.id());
         flags.add("--flashblock-ws-addr", self.options.address(Port::GatewayWebSocket));
         flags.add("--feed-listen", &self.sockets.gateway);
         self.service("gateway", "preconf-gateway", flags)

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ExecutionPayloadEnvelopeV4, ForkchoiceUpdated, PayloadId};
 use clap::Parser;
+use preconf_chain::ProposerPublicKey;
 use preconf_devnet::{
     Options,
     clients::{Clients, Node},
@@ -32,9 +33,13 @@ struct Network {
 
 impl Network {
     async fn start() -> Self {
-        let options = Options::parse_from(["devnet", "--base-port", "0"]);
+        Self::start_on("ethereum").await
+    }
+
+    async fn start_on(chain: &str) -> Self {
+        let options = Options::parse_from(["devnet", "--base-port", "0", "--chain", chain]);
         let directory = Directory::new(false).unwrap();
-        let keys = Keys::create(&directory, 1, 3, 1_800_000_000).unwrap();
+        let keys = Keys::create(&directory, options.chain, 1, 3, 1_800_000_000).unwrap();
         let clients = Clients::start(&options, &keys).await.unwrap();
         Self { _directory: directory, keys, clients }
     }
@@ -69,8 +74,19 @@ fn reason(block: &CanonicalBlock) -> &str {
 }
 
 #[tokio::test]
-async fn proposers_take_turns_and_everybody_has_the_same_chain() {
-    let network = Network::start().await;
+async fn proposers_take_turns_and_everybody_has_the_same_chain_of_ethereum() {
+    everybody_has_the_same_chain("ethereum").await;
+}
+
+#[tokio::test]
+async fn proposers_take_turns_and_everybody_has_the_same_chain_of_berachain() {
+    everybody_has_the_same_chain("berachain").await;
+}
+
+async fn everybody_has_the_same_chain(chain: &str) {
+    let network = Network::start_on(chain).await;
+    // Nobody proposed the genesis.
+    let mut parents_proposer = ProposerPublicKey::ZERO;
     let door = network.clients.sequencer.engine().unwrap();
     let (consensus, mut blocks) = network.chain(door).await;
 
@@ -86,10 +102,20 @@ async fn proposers_take_turns_and_everybody_has_the_same_chain() {
             let known = node.client().block_by_number(number).unwrap();
             assert_eq!(known.hash, block.hash);
             let proposer = network.keys.validators[block.proposer];
-            assert_eq!(known.header().beneficiary, proposer);
+            assert_eq!(known.header().beneficiary, proposer.address);
             let withdrawals = known.block.body.withdrawals.as_ref().unwrap();
-            assert_eq!((withdrawals[0].index, withdrawals[0].address), (number - 1, proposer));
+            if chain == "ethereum" {
+                assert_eq!(known.header().prev_proposer_pubkey, None);
+                let paid = (withdrawals[0].index, withdrawals[0].address);
+                assert_eq!(paid, (number - 1, proposer.address));
+            } else {
+                assert_eq!(known.header().prev_proposer_pubkey, Some(parents_proposer));
+                let minted = (withdrawals[0].index, withdrawals[0].amount);
+                assert_eq!(minted, (u64::MAX, 0x65a0_3c40));
+            }
         }
+        assert!(block.transactions.is_empty(), "nobody sent any");
+        parents_proposer = network.keys.validators[block.proposer].public_key;
         assert!(block.slot > slot, "one block each");
         slot = block.slot;
         assert_eq!(block.proposer as u32, slot % 3);

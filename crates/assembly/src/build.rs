@@ -107,7 +107,10 @@ pub struct Build<R: StateReader> {
     promises: Promises,
     /// How many flashblocks were cut.
     flashblocks: u64,
-    /// How many of the block's transactions are in them.
+    /// How many of the block's transactions, its first, are the chain's own. They are in no
+    /// flashblock, and nobody is promised them.
+    own: usize,
+    /// How many of the block's transactions are in flashblocks, its own included.
     cut_transactions: usize,
     /// How many of the block's transactions were promised before it.
     kept_promises: usize,
@@ -159,6 +162,7 @@ impl<R: StateReader + Clone> Build<R> {
             selection,
             promises: Promises::new(promised),
             flashblocks: 0,
+            own: 0,
             cut_transactions: 0,
             kept_promises: 0,
             bytes_since_cut: 0,
@@ -215,6 +219,8 @@ impl<R: StateReader + Clone> Build<R> {
         let Stage::Opening { spec, block, overlay } = &self.stage else { return Step::Worked };
         match Paused::begin(spec.clone(), block.as_ref().clone(), overlay.as_ref().clone()) {
             Ok(paused) => {
+                self.own = paused.transactions().len();
+                self.cut_transactions = self.own;
                 self.stage = Stage::Open(Box::new(paused.resume()));
                 Step::Worked
             }
@@ -404,7 +410,7 @@ impl<R: StateReader + Clone> Build<R> {
         let open: Vec<_> = self.promises.open().cloned().collect();
         let Stage::Open(running) = self.stage else { return None };
         let block = running.pause();
-        let promised = with_others(block.transactions(), open);
+        let promised = with_others(&block.transactions()[self.own..], open);
         Some(Finished { last, block, promised, unsaid })
     }
 
@@ -413,7 +419,8 @@ impl<R: StateReader + Clone> Build<R> {
     pub fn unsettled(&self) -> Vec<Transaction> {
         let included = match &self.stage {
             Stage::Open(running) => {
-                &running.transactions()[..self.cut_transactions.max(self.kept_promises)]
+                let promised = self.cut_transactions.max(self.own + self.kept_promises);
+                &running.transactions()[self.own..promised]
             }
             Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => &[],
         };

@@ -8,14 +8,14 @@
 
 use std::{collections::VecDeque, future::pending, sync::Arc};
 
-use alloy_rpc_types_engine::{
-    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
-};
+use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadId, PayloadStatus};
 use futures_util::FutureExt;
 use preconf_chassis::Chain;
-use preconf_engine::EngineClient;
+use preconf_engine::{BerachainAttributes, EngineClient, EngineError};
 use tokio::task::JoinSet;
 use tracing::warn;
+
+use crate::client::Attributes;
 
 use super::{ConsensusError, DEADLINE, proposal::Proposal};
 
@@ -30,7 +30,7 @@ pub(super) struct News {
     /// The head.
     pub(super) state: ForkchoiceState,
     /// The next block, if it is asked for.
-    pub(super) attributes: Option<PayloadAttributes>,
+    pub(super) attributes: Option<Attributes>,
 }
 
 /// Tells a client of blocks that it may know already, then of the head.
@@ -53,10 +53,24 @@ pub(super) async fn follow(
         let status = block.new_payload(door, DEADLINE).await.map_err(failed("newPayload"))?;
         check("newPayload", block.block.header.number, &status)?;
     }
-    let updated = door.fork_choice_updated_v3(news.state, news.attributes.as_ref(), DEADLINE).await;
-    let updated = updated.map_err(failed("forkchoiceUpdated"))?;
+    let updated = choose(door, news).await.map_err(failed("forkchoiceUpdated"))?;
     check("forkchoiceUpdated", news.number, &updated.payload_status)?;
     Ok(updated)
+}
+
+/// Without attributes, every version of the method says the same.
+async fn choose(door: &EngineClient, news: &News) -> Result<ForkchoiceUpdated, EngineError> {
+    let Some(Attributes { ethereum, prev_proposer_pubkey }) = &news.attributes else {
+        return door.fork_choice_updated_v3(news.state, None, DEADLINE).await;
+    };
+    match prev_proposer_pubkey {
+        Some(key) => {
+            let attributes =
+                BerachainAttributes { attributes: ethereum.clone(), parent_proposer_pubkey: *key };
+            door.fork_choice_updated_v3_p11(news.state, Some(&attributes), DEADLINE).await
+        }
+        None => door.fork_choice_updated_v3(news.state, Some(ethereum), DEADLINE).await,
+    }
 }
 
 /// The sequencer, for whom nobody waits.

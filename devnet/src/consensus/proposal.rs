@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes};
-use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadAttributes, PayloadId, PayloadStatus};
+use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadId, PayloadStatus};
 use preconf_chain::Block;
 use preconf_engine::{
     EngineClient, EngineError,
     payload::{BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes},
 };
+
+use crate::client::Attributes;
 
 /// A payload, and the block that it is.
 #[derive(Clone, Debug)]
@@ -52,10 +54,14 @@ impl Proposal {
         door: &EngineClient,
         id: PayloadId,
         parent: B256,
-        attributes: &PayloadAttributes,
+        attributes: &Attributes,
         deadline: Duration,
     ) -> Result<Self, Rejected> {
-        let envelope = door.get_payload_v4(id, deadline).await.map_err(Rejected::NotHandedOut)?;
+        let envelope = match attributes.prev_proposer_pubkey {
+            Some(_) => door.get_payload_v4_p11(id, deadline).await,
+            None => door.get_payload_v4(id, deadline).await,
+        };
+        let envelope = envelope.map_err(Rejected::NotHandedOut)?;
         let requests = envelope.execution_requests.iter().cloned().collect();
         Self::check(envelope.envelope_inner.execution_payload, requests, parent, attributes)
     }
@@ -64,12 +70,13 @@ impl Proposal {
         payload: ExecutionPayloadV3,
         requests: Vec<Bytes>,
         parent: B256,
-        attributes: &PayloadAttributes,
+        attributes: &Attributes,
     ) -> Result<Self, Rejected> {
+        let Attributes { ethereum: attributes, prev_proposer_pubkey } = attributes;
         let beside = BesidePayload {
             parent_beacon_block_root: attributes.parent_beacon_block_root,
             requests_hash: Some(requests_hash(&requests).map_err(Rejected::NotABlock)?),
-            prev_proposer_pubkey: None,
+            prev_proposer_pubkey: *prev_proposer_pubkey,
         };
         let block = from_payload(payload.clone(), &beside).map_err(Rejected::NotABlock)?;
         let header = &block.header;
@@ -105,6 +112,12 @@ impl Proposal {
     ) -> Result<PayloadStatus, EngineError> {
         let blobs = versioned_hashes(&self.block);
         let root = self.parent_beacon_block_root;
-        door.new_payload_v4(&self.payload, &blobs, root, &self.requests, deadline).await
+        let (payload, requests) = (&self.payload, &self.requests);
+        match &self.block.header.prev_proposer_pubkey {
+            Some(key) => {
+                door.new_payload_v4_p11(payload, &blobs, root, requests, key, deadline).await
+            }
+            None => door.new_payload_v4(payload, &blobs, root, requests, deadline).await,
+        }
     }
 }

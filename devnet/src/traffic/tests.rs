@@ -7,14 +7,15 @@ use preconf_chain::{Receipt, Transaction};
 use super::*;
 use crate::{
     client::{ClientConfig, Contents, ExecutionClient, PayloadContext},
-    keys::{CHAIN_ID, Directory, Keys},
+    genesis::ChainName,
+    keys::{Directory, Keys},
 };
 
 /// Executes the intents of one account in one block and returns their receipts.
 fn execute(keys: &Keys, intents: Vec<Intent>) -> Vec<Receipt> {
     let client = ExecutionClient::new(keys.spec.clone(), ClientConfig::default());
     let transactions = intents.into_iter().enumerate().map(|(nonce, intent)| {
-        let encoded = intent.sign(&keys.accounts[0], CHAIN_ID, nonce as u64);
+        let encoded = intent.sign(&keys.accounts[0], keys.spec.chain_id(), nonce as u64);
         Transaction::decode(encoded).unwrap()
     });
     let attributes = PayloadAttributes {
@@ -38,7 +39,7 @@ fn execute(keys: &Keys, intents: Vec<Intent>) -> Vec<Receipt> {
 
 fn keys() -> (Directory, Keys) {
     let directory = Directory::new(false).unwrap();
-    let keys = Keys::create(&directory, 1, 1, 1_800_000_000).unwrap();
+    let keys = Keys::create(&directory, ChainName::Ethereum, 1, 1, 1_800_000_000).unwrap();
     (directory, keys)
 }
 

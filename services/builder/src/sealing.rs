@@ -8,10 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_consensus::{BlockHeader as _, Transaction as _, TxReceipt as _};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use alloy_rpc_types_engine::{
-    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadAttributes, PayloadStatusEnum,
-};
-use preconf_chain::{Block, Header, Transaction};
+use alloy_rpc_types_engine::{BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadStatusEnum};
+use preconf_chain::{Block, Header, Transaction, TxEnvelope};
 use preconf_engine::{
     EngineClient, EngineError,
     payload::{
@@ -23,6 +21,8 @@ use preconf_evm::{ExecutionError, Outcome, Paused};
 use preconf_state::StateCache;
 use preconf_upstream::{StateFetcher, UpstreamError};
 use serde_json::value::{RawValue, to_raw_value};
+
+use crate::sequencer::Attributes;
 
 /// How often state that the end of a block needs is fetched before it is given up.
 const STATE_ROUNDS: u32 = 16;
@@ -75,11 +75,12 @@ impl Sealer {
     pub(crate) async fn seal(
         &self,
         block: Paused<StateCache>,
-        attributes: &PayloadAttributes,
+        attributes: &Attributes,
     ) -> Result<SealedBlock, SealError> {
         let outcome = Arc::new(self.finish(block).await?);
-        let encoded: Vec<Bytes> =
-            outcome.transactions.iter().map(|transaction| transaction.encoded().clone()).collect();
+        // The chain's own transactions are added by whoever builds the block.
+        let users = outcome.transactions.iter().filter(|transaction| !is_own(transaction));
+        let encoded: Vec<Bytes> = users.map(|transaction| transaction.encoded().clone()).collect();
         let theirs = self.fetcher.upstream().testing_build_block(
             outcome.block.parent_hash,
             attributes,
@@ -125,14 +126,15 @@ impl Sealer {
         let payload = to_payload(&block);
         let requests: Vec<Bytes> = outcome.requests.iter().cloned().collect();
         let blobs = versioned_hashes(&block);
-        let status = self.engine.new_payload_v4(
-            &payload,
-            &blobs,
-            block.header.parent_beacon_block_root.unwrap_or_default(),
-            &requests,
-            self.deadline,
-        );
-        let status = status.await.map_err(SealError::NewPayload)?;
+        let root = block.header.parent_beacon_block_root.unwrap_or_default();
+        let (engine, deadline) = (&self.engine, self.deadline);
+        let status = match &block.header.prev_proposer_pubkey {
+            Some(key) => {
+                engine.new_payload_v4_p11(&payload, &blobs, root, &requests, key, deadline).await
+            }
+            None => engine.new_payload_v4(&payload, &blobs, root, &requests, deadline).await,
+        };
+        let status = status.map_err(SealError::NewPayload)?;
         if status.status != PayloadStatusEnum::Valid {
             return Err(SealError::NotValid(status.status.to_string()));
         }
@@ -173,15 +175,24 @@ impl SealedBlock {
         }
     }
 
-    /// Sender, nonce and hash of each transaction.
+    /// Sender, nonce and hash of each transaction that somebody sent.
     pub(crate) fn used(&self) -> Vec<(Address, u64, B256)> {
         used(&self.transactions)
     }
 }
 
-/// Sender, nonce and hash of each transaction.
+/// Whether the chain itself put it into the block.
+fn is_own(transaction: &Transaction) -> bool {
+    match transaction.envelope() {
+        TxEnvelope::Pol(_) => true,
+        TxEnvelope::Ethereum(_) => false,
+    }
+}
+
+/// Sender, nonce and hash of each transaction that somebody sent.
 pub(crate) fn used(transactions: &[Transaction]) -> Vec<(Address, u64, B256)> {
-    let used = transactions.iter().map(|transaction| {
+    let users = transactions.iter().filter(|transaction| !is_own(transaction));
+    let used = users.map(|transaction| {
         (transaction.signer(), transaction.envelope().nonce(), *transaction.hash())
     });
     used.collect()

@@ -26,14 +26,13 @@ mod work;
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
-use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadAttributes, PayloadId};
+use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
 use parking_lot::Mutex;
 use preconf_assembly::BuildId;
 use preconf_chain::{ChainSpec, Header};
 use preconf_chassis::Backoff;
 use preconf_engine::{
     EngineClient, EngineHooks,
-    payload_id::payload_id,
     proxy::{ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion},
 };
 use preconf_primitives::AbandonReason;
@@ -55,8 +54,9 @@ use crate::{
 
 pub(crate) use builds::Builds;
 pub(crate) use lineage::Lineage;
+pub(crate) use opening::Attributes;
 
-use builds::Stage;
+use builds::{Newest, Stage};
 use lineage::{Link, Walk};
 use opening::{next_block, opening, wire_id};
 
@@ -95,7 +95,7 @@ pub(crate) struct HeadState {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     head: B256,
-    build: Option<(BuildId, PayloadAttributes)>,
+    build: Option<(BuildId, Attributes)>,
 }
 
 /// Why there is no state for a new head.
@@ -123,7 +123,20 @@ impl EngineHooks for Sequencer {
                 self.want(Wanted { head, build: None });
                 return None;
             };
-            let id = payload_id(head, attributes, None);
+            if let Err(error) = self.spec.check_building(attributes.timestamp) {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the execution client builds alone"
+                );
+                self.give_up_others(head, None);
+                self.want(Wanted { head, build: None });
+                return None;
+            }
+            let attributes = Attributes {
+                common: attributes.clone(),
+                parent_proposer_pubkey: call.parent_proposer_pubkey,
+            };
+            let id = attributes.id(head);
             if self.builds.is_building(id) {
                 return Some(id);
             }
@@ -160,7 +173,12 @@ impl Sequencer {
 
     /// Our block if it is sealed in time, else the execution client's.
     async fn payload(&self, version: PayloadVersion, id: PayloadId) -> Option<Box<RawValue>> {
-        let (build, theirs, mut stage) = self.builds.newest(id)?;
+        let Newest { build, theirs, timestamp, mut stage } = self.builds.newest(id)?;
+        if let Err(error) = version.check_get_payload(&self.spec, timestamp) {
+            // The client that it is forwarded to says so in its own words.
+            warn!(%error, "a payload was asked for in a version of another fork");
+            return None;
+        }
         // At once: it is the fallback, and it ends the client's own build.
         let fallback = theirs.map(|theirs| {
             let (engine, budget) = (self.engine.clone(), self.seal_budget);
@@ -302,7 +320,7 @@ impl Sequencer {
         Ok(block.map(|block| Link::of(hash, &block.block.header, used(&block.transactions))))
     }
 
-    async fn open(&self, build: BuildId, attributes: PayloadAttributes, state: HeadState) {
+    async fn open(&self, build: BuildId, attributes: Attributes, state: HeadState) {
         let block = next_block(&self.spec, &state, &attributes, self.gas_target);
         // What the block itself reads is fetched in one go; what is missing is asked for later.
         let keys = block.keys(&self.spec);

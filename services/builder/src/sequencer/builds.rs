@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use alloy_primitives::B256;
-use alloy_rpc_types_engine::{PayloadAttributes, PayloadId};
+use alloy_rpc_types_engine::PayloadId;
 use parking_lot::Mutex;
 use preconf_assembly::BuildId;
 use preconf_primitives::AbandonReason;
@@ -19,6 +19,8 @@ use preconf_state::StateCache;
 use tokio::sync::{mpsc, mpsc::OwnedPermit, watch};
 
 use crate::{publisher::Outgoing, sealing::SealedBlock};
+
+use super::Attributes;
 
 /// How many builds are remembered: 8 sealed ones and as many that were given up.
 const KEPT: usize = 16;
@@ -41,12 +43,24 @@ struct Record {
     /// The execution client's own payload for the same attributes: the fallback.
     theirs: Option<PayloadId>,
     parent: B256,
-    attributes: PayloadAttributes,
+    attributes: Attributes,
     /// What it reads, once it is open.
     cache: Option<StateCache>,
     /// Its place for the message that ends it, while it is open.
     end: Option<OwnedPermit<Outgoing>>,
     stage: watch::Sender<Stage>,
+}
+
+/// The newest build with some Engine API id.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pub(super) build: BuildId,
+    /// The execution client's own id for the same attributes.
+    pub(super) theirs: Option<PayloadId>,
+    /// Of the block.
+    pub(super) timestamp: u64,
+    /// How far it is.
+    pub(super) stage: watch::Receiver<Stage>,
 }
 
 /// How far a build is.
@@ -85,7 +99,7 @@ impl Builds {
         id: PayloadId,
         theirs: Option<PayloadId>,
         parent: B256,
-        attributes: PayloadAttributes,
+        attributes: Attributes,
     ) -> BuildId {
         let mut records = self.0.lock();
         records.last += 1;
@@ -144,14 +158,16 @@ impl Builds {
         Some(EndSlot(record.end.take()))
     }
 
-    /// The newest build with this id, the execution client's own id, and how far it is.
-    pub(super) fn newest(
-        &self,
-        id: PayloadId,
-    ) -> Option<(BuildId, Option<PayloadId>, watch::Receiver<Stage>)> {
+    /// The newest build with this id.
+    pub(super) fn newest(&self, id: PayloadId) -> Option<Newest> {
         let records = self.0.lock();
         let record = records.kept.iter().rev().find(|record| record.id == id)?;
-        Some((record.build, record.theirs, record.stage.subscribe()))
+        Some(Newest {
+            build: record.build,
+            theirs: record.theirs,
+            timestamp: record.attributes.common.timestamp,
+            stage: record.stage.subscribe(),
+        })
     }
 
     /// The sealed block with this hash.
@@ -171,7 +187,7 @@ impl Builds {
     }
 
     /// What a build was asked for with.
-    pub(super) fn attributes(&self, build: BuildId) -> Option<PayloadAttributes> {
+    pub(super) fn attributes(&self, build: BuildId) -> Option<Attributes> {
         Some(self.0.lock().get(build)?.attributes.clone())
     }
 }

@@ -4,22 +4,43 @@
 //! from the attributes.
 
 use alloy_primitives::{B256, Bytes, keccak256};
-use alloy_rpc_types_engine::PayloadAttributes;
+use alloy_rpc_types_engine::{PayloadAttributes, PayloadId};
 use preconf_assembly::BuildId;
-use preconf_chain::ChainSpec;
+use preconf_chain::{ChainSpec, ProposerPublicKey};
 use preconf_engine::payload_id::payload_id;
 use preconf_evm::NextBlock;
 use preconf_primitives::{Base, Opening, PayloadId as WireId, Withdrawal};
 
+use serde::Serialize;
+
 use super::HeadState;
+
+/// What the consensus client asks for a block with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Attributes {
+    /// What every chain has.
+    #[serde(flatten)]
+    pub(crate) common: PayloadAttributes,
+    /// Berachain's, since Prague1: the key of the parent's proposer.
+    #[serde(rename = "parentProposerPubKey", skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_proposer_pubkey: Option<ProposerPublicKey>,
+}
+
+impl Attributes {
+    /// The Engine API's id of the payload with these on `parent`.
+    pub(super) fn id(&self, parent: B256) -> PayloadId {
+        payload_id(parent, &self.common, self.parent_proposer_pubkey.as_ref())
+    }
+}
 
 /// The environment of the block that the attributes ask for.
 pub(super) fn next_block(
     spec: &ChainSpec,
     state: &HeadState,
-    attributes: &PayloadAttributes,
+    attributes: &Attributes,
     gas_target: u64,
 ) -> NextBlock {
+    let Attributes { common: attributes, parent_proposer_pubkey } = attributes;
     let parent = &state.header;
     let gas_target = attributes.target_gas_limit.unwrap_or(gas_target);
     NextBlock {
@@ -34,7 +55,7 @@ pub(super) fn next_block(
         extra_data: Bytes::new(),
         withdrawals: attributes.withdrawals.clone().unwrap_or_default(),
         excess_blob_gas: spec.next_excess_blob_gas(parent, attributes.timestamp),
-        prev_proposer_pubkey: None,
+        prev_proposer_pubkey: *parent_proposer_pubkey,
     }
 }
 
@@ -63,7 +84,7 @@ pub(super) fn opening(block: &NextBlock) -> Opening {
 }
 
 /// The session's own id on the wire: a rebuild under the same Engine API id has another one.
-pub(super) fn wire_id(attributes: &PayloadAttributes, parent: B256, build: BuildId) -> WireId {
+pub(super) fn wire_id(attributes: &Attributes, parent: B256, build: BuildId) -> WireId {
     /// Tells builds of one process apart from those of the one before it.
     fn process_start() -> u128 {
         static START: std::sync::OnceLock<u128> = std::sync::OnceLock::new();
@@ -72,7 +93,7 @@ pub(super) fn wire_id(attributes: &PayloadAttributes, parent: B256, build: Build
             now.unwrap_or_default().as_nanos()
         })
     }
-    let mut preimage = payload_id(parent, attributes, None).0.to_vec();
+    let mut preimage = attributes.id(parent).0.to_vec();
     preimage.extend(build.0.to_be_bytes());
     preimage.extend(process_start().to_be_bytes());
     WireId::from_slice(&keccak256(preimage)[..8])

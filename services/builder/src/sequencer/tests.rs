@@ -6,10 +6,10 @@ use std::sync::{
 };
 
 use alloy_rpc_types_engine::{
-    ForkchoiceState, ForkchoiceUpdated, PayloadStatus, PayloadStatusEnum,
+    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadStatus, PayloadStatusEnum,
 };
 use preconf_assembly::{Located, PoolLimits, Timing};
-use preconf_chain::rpc::RpcBlock;
+use preconf_chain::{ProposerPublicKey, rpc::RpcBlock};
 use preconf_chassis::Context;
 use preconf_engine::{JwtSecret, proxy::ForkchoiceVersion};
 use preconf_state::Key;
@@ -72,11 +72,7 @@ impl Bench {
         Self { sequencer, orders: thread.orders, outgoing: to_publish, wanted: to_prepare }
     }
 
-    async fn forkchoice(
-        &self,
-        head: B256,
-        attributes: Option<PayloadAttributes>,
-    ) -> Option<PayloadId> {
+    async fn forkchoice(&self, head: B256, attributes: Option<Attributes>) -> Option<PayloadId> {
         let state = ForkchoiceState {
             head_block_hash: head,
             safe_block_hash: B256::ZERO,
@@ -85,8 +81,8 @@ impl Bench {
         let call = ForkchoiceCall {
             version: ForkchoiceVersion::V3,
             state,
-            attributes,
-            parent_proposer_pubkey: None,
+            parent_proposer_pubkey: attributes.as_ref().and_then(|a| a.parent_proposer_pubkey),
+            attributes: attributes.map(|attributes| attributes.common),
         };
         let status = PayloadStatus::from_status(PayloadStatusEnum::Valid);
         self.sequencer.forkchoice_updated(&call, &ForkchoiceUpdated::new(status)).await
@@ -97,7 +93,7 @@ impl Bench {
         let header = Arc::new(self.sequencer.spec.genesis_header());
         let cache = StateCache::new(0, self.sequencer.spec.genesis_hash(), 10_000);
         let attributes = attributes(timestamp);
-        let id = payload_id(hash(0), &attributes, None);
+        let id = attributes.id(hash(0));
         let build = self.sequencer.builds.register(id, None, hash(0), attributes.clone());
         self.sequencer.open(build, attributes, HeadState { header, cache }).await;
         build
@@ -112,8 +108,8 @@ impl Bench {
     }
 }
 
-fn attributes(timestamp: u64) -> PayloadAttributes {
-    PayloadAttributes {
+fn attributes(timestamp: u64) -> Attributes {
+    let common = PayloadAttributes {
         timestamp,
         prev_randao: hash(1),
         suggested_fee_recipient: Default::default(),
@@ -121,7 +117,8 @@ fn attributes(timestamp: u64) -> PayloadAttributes {
         parent_beacon_block_root: Some(B256::ZERO),
         slot_number: None,
         target_gas_limit: None,
-    }
+    };
+    Attributes { common, parent_proposer_pubkey: None }
 }
 
 /// Accounts that do not exist and slots that are empty.
@@ -154,6 +151,26 @@ async fn a_wish_that_comes_back_before_the_others_were_acted_upon_is_a_new_build
     assert_eq!(bench.sequencer.builds.running(), []);
     bench.forkchoice(hash(1), Some(a)).await.unwrap();
     assert_eq!(bench.sequencer.builds.running().len(), 1);
+}
+
+#[tokio::test]
+async fn the_key_of_the_parents_proposer_is_in_the_first_flashblock_and_tells_wishes_apart() {
+    let mut bench = Bench::new(64, |method, _| nothing(method)).await;
+    let with_key = |byte| Attributes {
+        parent_proposer_pubkey: Some(ProposerPublicKey::repeat_byte(byte)),
+        ..attributes(2)
+    };
+    let without = bench.forkchoice(hash(1), Some(attributes(2))).await;
+    let one = bench.forkchoice(hash(1), Some(with_key(1))).await;
+    let other = bench.forkchoice(hash(1), Some(with_key(2))).await;
+    assert!(without.is_some() && without != one && one != other);
+
+    let header = Arc::new(bench.sequencer.spec.genesis_header());
+    let cache = StateCache::new(0, hash(0), 10_000);
+    let build = bench.sequencer.builds.running()[0].0;
+    bench.sequencer.open(build, with_key(2), HeadState { header, cache }).await;
+    let Ok(Outgoing::Open { opening, .. }) = bench.outgoing.try_recv() else { panic!("not open") };
+    assert_eq!(opening.base.prev_proposer_pubkey, with_key(2).parent_proposer_pubkey);
 }
 
 #[tokio::test]
