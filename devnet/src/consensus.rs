@@ -28,7 +28,7 @@ use std::{
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, address, keccak256};
 use alloy_rpc_types_engine::{ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus};
-use preconf_chain::{ChainSpec, ProposerPublicKey, TxEnvelope};
+use preconf_chain::{ChainSpec, ProposerPublicKey};
 use preconf_chassis::Chain;
 use preconf_engine::{EngineClient, EngineError};
 use tokio::{
@@ -438,10 +438,7 @@ impl Driver {
 /// The hashes of a block's transactions that are not the chain's own.
 fn sent(proposal: &Proposal) -> Vec<B256> {
     let transactions = proposal.block.body.transactions.iter();
-    let sent = transactions.filter(|transaction| match transaction {
-        TxEnvelope::Pol(_) => false,
-        TxEnvelope::Ethereum(_) => true,
-    });
+    let sent = transactions.filter(|transaction| !transaction.is_pol());
     sent.map(|transaction| *transaction.hash()).collect()
 }
 

@@ -61,6 +61,8 @@ pub fn options(flags: &[&str]) -> Options {
 
 /// A system that runs, and those who talk to it.
 pub struct Cluster {
+    /// The chain id (EIP-155).
+    pub chain_id: u64,
     /// The system.
     pub devnet: Devnet,
     /// The overlay.
@@ -77,12 +79,13 @@ impl Cluster {
     /// If it does not start.
     pub async fn start(flags: &[&str]) -> Self {
         let turn = Turn::take().await;
-        let started = Devnet::start(&options(flags), &turn.binaries, Console::Silent).await;
+        let options = options(flags);
+        let started = Devnet::start(&options, &turn.binaries, Console::Silent).await;
         let devnet = started.unwrap_or_else(|error| panic!("{}", preconf_chassis::Chain(&error)));
         let rpc = |url: &url::Url| Rpc::new(url.clone()).expect("a port of ours is a URL");
         let overlay = rpc(&devnet.endpoints.overlay);
         let rpc_node = rpc(&devnet.endpoints.rpc_node);
-        Self { devnet, overlay, rpc_node, _turn: turn }
+        Self { chain_id: options.chain.id(), devnet, overlay, rpc_node, _turn: turn }
     }
 
     /// Waits until the next block begins to be built.

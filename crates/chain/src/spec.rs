@@ -93,11 +93,12 @@ impl ChainSpec {
 
     /// The blob parameters of a block at this time; none before Cancun.
     pub fn blob_params_at(&self, timestamp: u64) -> Option<BlobParams> {
-        self.blob_schedule
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= timestamp)
-            .map(|(_, params)| *params)
+        let mut schedule = self.blob_schedule.iter().rev();
+        let (_, mut params) = *schedule.find(|(from, _)| *from <= timestamp)?;
+        if let Some(least) = self.berachain().and_then(|own| own.least_blob_base_fee(timestamp)) {
+            params.min_blob_fee = least;
+        }
+        Some(params)
     }
 
     /// The most bytes that the RLP of a block of this time may have (EIP-7934); no limit before

@@ -130,9 +130,5 @@ pub(crate) fn evm_env(spec: &ChainSpec, header: &Header) -> EvmEnv {
         env.cfg_env.limit_contract_code_size = Some(limits.code);
         env.cfg_env.limit_contract_initcode_size = Some(limits.init_code);
     }
-    if let Some(blobs) = &mut env.block_env.blob_excess_gas_and_price {
-        let price = spec.blob_base_fee(header.timestamp, blobs.excess_blob_gas);
-        blobs.blob_gasprice = price.unwrap_or(blobs.blob_gasprice);
-    }
     env
 }

@@ -223,11 +223,13 @@ impl Session {
         }
     }
 
-    /// Its executed transactions with their receipts and the gas that each used.
+    /// The executed transactions that somebody sent, with their receipts and the gas that each
+    /// used. The chain's own uses none, and differs from one build of a block to the next.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (B256, &Receipt, u64)> {
         let mut before = 0;
         let transactions = self.executed.iter().flat_map(|executed| &executed.transactions);
-        transactions.map(move |executed| {
+        let sent = transactions.filter(|executed| !executed.transaction.envelope().is_pol());
+        sent.map(move |executed| {
             let cumulative = executed.receipt.cumulative_gas_used;
             let gas_used = cumulative - std::mem::replace(&mut before, cumulative);
             (*executed.transaction.hash(), &executed.receipt, gas_used)
@@ -240,7 +242,9 @@ impl Session {
         let mut promises = Vec::new();
         let mut before = 0;
         for executed in &self.executed[..shown] {
-            for (offset, transaction) in executed.transactions.iter().enumerate() {
+            let transactions = executed.transactions.iter().enumerate();
+            let sent = transactions.filter(|(_, sent)| !sent.transaction.envelope().is_pol());
+            for (offset, transaction) in sent {
                 let cumulative = transaction.receipt.cumulative_gas_used;
                 let gas_used = cumulative - std::mem::replace(&mut before, cumulative);
                 promises.push(Promise::new(executed.clone(), offset, self.number, gas_used));

@@ -4,9 +4,10 @@
 //! that says something about the key, else the reader. What is committed goes to the head;
 //! [`Overlay::freeze`] turns the head into an immutable layer that can be published and shared.
 //!
-//! Invariants: a layer that was handed out never changes; cloning is cheap and the clones never see each other's
-//! later changes; a read that fails leaves its key in [`Overlay::take_missing`], since executors
-//! tend to turn the error into text. It never fetches.
+//! Invariants: a layer that was handed out never changes; a clone shares what is frozen, and the
+//! first freeze after it copies that once; clones never see each other's later changes; a read that
+//! fails leaves its key in [`Overlay::take_missing`], since executors tend to turn the error into
+//! text. It never fetches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

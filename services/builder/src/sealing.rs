@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use alloy_consensus::{BlockHeader as _, Transaction as _, TxReceipt as _};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_engine::{BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadStatusEnum};
-use preconf_chain::{Block, Header, Transaction, TxEnvelope};
+use preconf_chain::{Block, Header, Transaction};
 use preconf_engine::{
     EngineClient, EngineError,
     payload::{
@@ -79,7 +79,7 @@ impl Sealer {
     ) -> Result<SealedBlock, SealError> {
         let outcome = Arc::new(self.finish(block).await?);
         // The chain's own transactions are added by whoever builds the block.
-        let users = outcome.transactions.iter().filter(|transaction| !is_own(transaction));
+        let users = outcome.transactions.iter().filter(|sent| !sent.envelope().is_pol());
         let encoded: Vec<Bytes> = users.map(|transaction| transaction.encoded().clone()).collect();
         let theirs = self.fetcher.upstream().testing_build_block(
             outcome.block.parent_hash,
@@ -181,17 +181,9 @@ impl SealedBlock {
     }
 }
 
-/// Whether the chain itself put it into the block.
-fn is_own(transaction: &Transaction) -> bool {
-    match transaction.envelope() {
-        TxEnvelope::Pol(_) => true,
-        TxEnvelope::Ethereum(_) => false,
-    }
-}
-
 /// Sender, nonce and hash of each transaction that somebody sent.
 pub(crate) fn used(transactions: &[Transaction]) -> Vec<(Address, u64, B256)> {
-    let users = transactions.iter().filter(|transaction| !is_own(transaction));
+    let users = transactions.iter().filter(|sent| !sent.envelope().is_pol());
     let used = users.map(|transaction| {
         (transaction.signer(), transaction.envelope().nonce(), *transaction.hash())
     });

@@ -17,10 +17,9 @@ use preconf_pending::snapshot::PendingBlock;
 /// snapshot, provisional or final, wherever it is shown.
 pub(crate) fn inclusion(spec: &ChainSpec, block: &PendingBlock) -> Inclusion {
     let environment = &block.environment;
-    let blob_params = spec.blob_params_at(environment.timestamp);
-    let blob_base_fee = blob_params
-        .zip(environment.excess_blob_gas)
-        .map(|(params, excess)| params.calc_blob_fee(excess));
+    let blob_base_fee = environment
+        .excess_blob_gas
+        .and_then(|excess| spec.blob_base_fee(environment.timestamp, excess));
     Inclusion {
         block_hash: Some(block.reference.hash),
         block_number: block.reference.number,

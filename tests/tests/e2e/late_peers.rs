@@ -19,7 +19,7 @@ async fn services_that_start_before_their_peers_wait_for_them() {
     let turn = Turn::take().await;
     let options = options(&[]);
     let directory = Directory::new(false).unwrap();
-    let keys = Keys::create(&directory, 1, 2, 1_800_000_000).unwrap();
+    let keys = Keys::create(&directory, options.chain, 1, 2, 1_800_000_000).unwrap();
     let sockets = Sockets::new(&directory).unwrap();
     let clients = Clients::start(&options, &keys).await.unwrap();
     let lines = CommandLines {

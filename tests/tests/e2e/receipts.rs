@@ -1,9 +1,10 @@
 //! A transaction has a receipt before its block is canonical, and the same receipt after.
 
-use alloy_primitives::{Address, B256, Bytes, U256};
-use preconf_chain::rpc::RpcReceipt;
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use preconf_chain::{TxType, rpc::RpcReceipt};
 use preconf_devnet::{
-    keys::CHAIN_ID,
+    genesis::{DISTRIBUTOR, LEDGER},
+    rpc::Rpc,
     traffic::{Intent, contracts, preconfirmed_and_canonical, same},
 };
 use preconf_tests::cluster::{Cluster, DEADLINE};
@@ -13,8 +14,51 @@ use tokio::time::{Instant, interval};
 const TOKENS: u64 = 1_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_comes_before_the_block_and_is_the_same_after_it() {
-    let mut cluster = Cluster::start(&["--tps", "0"]).await;
+async fn on_berachain_a_receipt_comes_before_the_block_and_is_the_same_after_it() {
+    let mut cluster = Cluster::start(&["--tps", "0", "--chain", "berachain"]).await;
+    receipts_are_the_same(&mut cluster).await;
+    the_chains_own_receipt_is_the_first(&mut cluster).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_ethereum_a_receipt_comes_before_the_block_and_is_the_same_after_it() {
+    let mut cluster = Cluster::start(&["--tps", "0", "--chain", "ethereum"]).await;
+    receipts_are_the_same(&mut cluster).await;
+    cluster.stop().await;
+}
+
+/// The proof-of-liquidity transaction, in the pending block and in the canonical one.
+async fn the_chains_own_receipt_is_the_first(cluster: &mut Cluster) {
+    cluster.next_window().await;
+    let nonce = cluster.overlay.next_nonce(cluster.devnet.accounts[0].address()).await.unwrap();
+    let intent = Intent::payment(Address::repeat_byte(0x78), U256::from(1));
+    let hash = send(cluster, intent, nonce).await;
+    let users = receipt(cluster, hash, |_| true).await;
+    assert_eq!(users.transaction_index, 1);
+    let number = U64::from(users.block_number);
+    let before: Vec<RpcReceipt> =
+        cluster.overlay.call("eth_getBlockReceipts", (number,)).await.unwrap();
+    let (own, pending) = (&before[0], counted(&cluster.overlay, number).await);
+    assert!(cluster.rpc_node.receipt(hash).await.unwrap().is_none(), "it is canonical already");
+    assert_eq!((own.tx_type, own.transaction_index), (TxType::Pol, 0));
+    assert_eq!((own.gas_used, own.logs.len(), own.logs[0].address), (0, 1, DISTRIBUTOR));
+    // Once in each block.
+    assert_eq!(pending, U256::from(users.block_number));
+
+    cluster.canonical(users.block_number).await;
+    let after: Vec<RpcReceipt> =
+        cluster.rpc_node.call("eth_getBlockReceipts", (number,)).await.unwrap();
+    assert_eq!(preconfirmed_and_canonical(own, &after[0]), Ok(()));
+    assert_eq!(counted(&cluster.rpc_node, number).await, pending);
+}
+
+/// How many blocks the ledger has seen, at this one.
+async fn counted(at: &Rpc, number: U64) -> U256 {
+    at.call("eth_getStorageAt", (LEDGER, "0x0", number)).await.unwrap()
+}
+
+async fn receipts_are_the_same(cluster: &mut Cluster) {
     let owner = cluster.devnet.accounts[0].address();
     let somebody = Address::repeat_byte(0x77);
     let token = owner.create(0);
@@ -34,11 +78,11 @@ async fn a_receipt_comes_before_the_block_and_is_the_same_after_it() {
     .into_iter()
     .enumerate()
     {
-        hashes.push(send(&cluster, intent, nonce as u64).await);
+        hashes.push(send(cluster, intent, nonce as u64).await);
     }
     let mut before = Vec::new();
     for hash in hashes {
-        let receipt = receipt(&cluster, hash, |_| true).await;
+        let receipt = receipt(cluster, hash, |_| true).await;
         let canonical = cluster.devnet.clients.rpc_node.client().head().number();
         assert!(canonical < receipt.block_number, "the receipt came with its block");
         assert!(cluster.rpc_node.receipt(hash).await.unwrap().is_none());
@@ -53,8 +97,8 @@ async fn a_receipt_comes_before_the_block_and_is_the_same_after_it() {
     assert_eq!(transfer.logs[0].topics[2], somebody.into_word());
     assert!(revert.logs.is_empty());
     assert_eq!(creation.contract_address, Some(owner.create(4)));
-    assert_eq!(tokens_of(&cluster, token, somebody).await, U256::from(TOKENS));
-    assert_eq!(balance(&cluster, somebody).await, U256::from(5));
+    assert_eq!(tokens_of(cluster, token, somebody).await, U256::from(TOKENS));
+    assert_eq!(balance(cluster, somebody).await, U256::from(5));
     assert_eq!(cluster.overlay.next_nonce(owner).await.unwrap(), 5);
 
     let last = before.iter().map(|receipt| receipt.block_number).max().unwrap();
@@ -64,14 +108,13 @@ async fn a_receipt_comes_before_the_block_and_is_the_same_after_it() {
         let after = cluster.rpc_node.receipt(hash).await.unwrap().unwrap();
         assert_eq!(preconfirmed_and_canonical(before, &after), Ok(()));
         assert_ne!(before.block_hash, after.block_hash, "the hash was provisional");
-        let shown = receipt(&cluster, hash, |shown| shown.block_hash == after.block_hash).await;
+        let shown = receipt(cluster, hash, |shown| shown.block_hash == after.block_hash).await;
         assert_eq!(same(&shown, &after), Ok(()));
     }
-    cluster.stop().await;
 }
 
 async fn send(cluster: &Cluster, intent: Intent, nonce: u64) -> B256 {
-    let transaction = intent.sign(&cluster.devnet.accounts[0], CHAIN_ID, nonce);
+    let transaction = intent.sign(&cluster.devnet.accounts[0], cluster.chain_id, nonce);
     cluster.overlay.send_raw_transaction(&transaction).await.unwrap()
 }
 

@@ -9,12 +9,12 @@ use alloy_primitives::B256;
 use preconf_assembly::{
     Assembler, BuildId, Completion, Cut, Effect, Exhausted, PoolLimits, Timing, Wake,
 };
-use preconf_chain::{ChainSpec, Transaction};
+use preconf_chain::{ChainSpec, ProposerPublicKey, Transaction};
 use preconf_evm::{NextBlock, Paused};
 use preconf_primitives::RetractionCause;
 use preconf_state::Overlay;
 
-use crate::chain::{GAS_LIMIT, Hidden, Transfer, account, next_block, signer, spec};
+use crate::chain::{GAS_LIMIT, Hidden, Transfer, account, berachain, next_block, signer, spec};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -34,7 +34,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let spec = spec();
+        Self::on(spec())
+    }
+
+    fn on(spec: Arc<ChainSpec>) -> Self {
         let timing = Timing { interval: INTERVAL, deadline: DEADLINE };
         Self {
             assembler: Assembler::new(spec.clone(), timing, PoolLimits::default()),
@@ -133,6 +136,36 @@ fn index_0_goes_out_at_once_and_the_others_on_the_schedule() {
     assert_eq!(bench.published(), [*transaction.hash()]);
     // 30 ms late, and the next one is not.
     assert_eq!(bench.run(), Wake::At(start + 2 * INTERVAL));
+}
+
+#[test]
+fn the_chains_own_transaction_is_in_the_block_and_neither_published_nor_promised() {
+    let mut bench = Bench::on(berachain());
+    let block = |byte| NextBlock {
+        prev_proposer_pubkey: Some(ProposerPublicKey::repeat_byte(byte)),
+        ..next_block(&bench.spec)
+    };
+    let (first, second) = (block(1), block(2));
+    bench.open_block(first);
+    bench.run();
+    let sent = bench.submit(Transfer::new(1, 0, 1));
+    bench.pass(INTERVAL);
+    assert_eq!(bench.published(), [*sent.hash()]);
+
+    // Another proposer: the chain's own transaction is another one, and nothing is taken back.
+    bench.cuts.clear();
+    let build = bench.open_block(second);
+    bench.run();
+    assert_eq!(bench.published(), [*sent.hash()]);
+    assert!(bench.cuts.iter().all(|cut| cut.retractions.is_empty()));
+
+    assert!(bench.assembler.finish(build, bench.now));
+    bench.run();
+    let (last, block, _) = &bench.completed[0];
+    assert!(last.transactions.is_empty());
+    let [own, user] = block.transactions() else { panic!("{:?}", block.transactions()) };
+    assert!(own.envelope().is_pol());
+    assert_eq!(user.hash(), sent.hash());
 }
 
 #[test]

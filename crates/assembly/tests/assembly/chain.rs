@@ -71,6 +71,19 @@ impl Transfer {
 }
 
 pub(crate) fn spec() -> Arc<ChainSpec> {
+    spec_with("")
+}
+
+/// Berachain's rules from the start.
+pub(crate) fn berachain() -> Arc<ChainSpec> {
+    spec_with(
+        r#","berachain":{"prague1":{"time":0,"baseFeeChangeDenominator":48,"minimumBaseFeeWei":0,
+        "polDistributorAddress":"0x4200000000000000000000000000000000000042"},
+        "prague2":{"time":0,"minimumBaseFeeWei":0}}"#,
+    )
+}
+
+fn spec_with(section: &str) -> Arc<ChainSpec> {
     let mut alloc = BTreeMap::new();
     for number in 1..=9 {
         alloc.insert(
@@ -92,7 +105,7 @@ pub(crate) fn spec() -> Arc<ChainSpec> {
         "istanbulBlock":0,"berlinBlock":0,"londonBlock":0,"terminalTotalDifficulty":0,
         "terminalTotalDifficultyPassed":true,"shanghaiTime":0,"cancunTime":0,"pragueTime":0,
         "blobSchedule":{{"cancun":{{"target":3,"max":6,"baseFeeUpdateFraction":3338477}},
-        "prague":{{"target":6,"max":9,"baseFeeUpdateFraction":5007716}}}}}},
+        "prague":{{"target":6,"max":9,"baseFeeUpdateFraction":5007716}}}}{section}}},
         "nonce":"0x0","timestamp":"0x0","extraData":"0x","gasLimit":"0x1c9c380","difficulty":"0x0",
         "mixHash":"0x0000000000000000000000000000000000000000000000000000000000000000",
         "coinbase":"0x0000000000000000000000000000000000000000","alloc":{{{}}}}}"#,

@@ -197,10 +197,11 @@ impl BerachainConfig {
         Some((prague1.base_fee_change_denominator, active.map_or(0, |(_, floor)| floor)))
     }
 
-    /// The floor of the blob base fee in a block of this time.
-    pub(super) fn blob_base_fee_floor(&self, timestamp: u64) -> u128 {
-        let active = self.osaka1.as_ref().filter(|fork| fork.time <= timestamp);
-        active.map_or(0, |fork| fork.minimum_blob_base_fee_wei.into())
+    /// Where the curve of the blob base fee begins, in a block of this time, if not where
+    /// Ethereum's does: it multiplies the whole curve, as in EIP-7762.
+    pub(super) fn least_blob_base_fee(&self, timestamp: u64) -> Option<u128> {
+        let active = self.osaka1.as_ref().filter(|fork| fork.time <= timestamp)?;
+        Some(active.minimum_blob_base_fee_wei.into())
     }
 }
 

@@ -115,19 +115,15 @@ fn the_parents_time_decides_the_step_and_the_floor_of_the_base_fee() {
 }
 
 #[test]
-fn the_blob_base_fee_has_a_floor_and_above_it_ethereums_curve() {
+fn from_osaka1_the_curve_of_the_blob_base_fee_begins_at_its_floor() {
     let spec = spec_of(&network(80_094)).unwrap();
     let fraction = 3_338_477;
     let (before, from) = (1_785_945_599, 1_785_945_600);
     assert_eq!(spec.blob_base_fee(before, 0), Some(1));
     assert_eq!(spec.blob_base_fee(from, 0), Some(GWEI.into()));
-    // e^3 wei: a floor, not a factor.
+    // e^3, in wei and in gwei.
     assert_eq!(spec.blob_base_fee(before, 3 * fraction), Some(20));
-    assert_eq!(spec.blob_base_fee(from, 3 * fraction), Some(GWEI.into()));
-    // e^25 wei is above the floor.
-    let high = spec.blob_base_fee(before, 25 * fraction);
-    assert!(high > Some(GWEI.into()));
-    assert_eq!(spec.blob_base_fee(from, 25 * fraction), high);
+    assert_eq!(spec.blob_base_fee(from, 3 * fraction), Some(20_085_536_923));
 }
 
 #[test]

@@ -79,9 +79,7 @@ impl ChainSpec {
 
     /// What each unit of blob gas costs in a block at this time; none before Cancun.
     pub fn blob_base_fee(&self, timestamp: u64, excess_blob_gas: u64) -> Option<u128> {
-        let floor = self.berachain().map_or(0, |own| own.blob_base_fee_floor(timestamp));
-        let params = self.blob_params_at(timestamp)?;
-        Some(params.calc_blob_fee(excess_blob_gas).max(floor))
+        Some(self.blob_params_at(timestamp)?.calc_blob_fee(excess_blob_gas))
     }
 
     /// The gas limit after a block, on the way to a target: it moves by less than 1/1024 of the

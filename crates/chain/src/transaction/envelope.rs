@@ -35,6 +35,14 @@ impl TxEnvelope {
             Self::Pol(transaction) => transaction.hash_ref(),
         }
     }
+
+    /// Whether it is the chain's own: nobody sent it, so nobody is promised it.
+    pub const fn is_pol(&self) -> bool {
+        match self {
+            Self::Ethereum(_) => false,
+            Self::Pol(_) => true,
+        }
+    }
 }
 
 impl From<EthereumTxEnvelope<TxEip4844>> for TxEnvelope {
