@@ -37,7 +37,8 @@ pub(crate) use self::{
 };
 use crate::executor::{Machine, Watch};
 
-/// The most gas a call may use, as in geth and reth. It bounds what one request can cost.
+/// The most gas a call may use, as in geth and reth; an access list or an estimate executes it several
+/// times, a simulation shares it among all its calls.
 pub const GAS_CAP: u64 = 50_000_000;
 
 /// The answer to a call.

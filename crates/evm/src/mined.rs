@@ -31,6 +31,10 @@ pub fn execute_mined<R: StateReader>(
 ) -> Result<Outcome<R>, BlockError> {
     let Block { header, body } = block;
     spec.validate_header(header, parent).map_err(BlockError::Header)?;
+    compare("ommers hash", &header.ommers_hash, &calculate_ommers_root(&body.ommers))?;
+    for ommer in &body.ommers {
+        check_generation(header, ommer)?;
+    }
     let next = NextBlock::from_header(header, Vec::new());
     let mut outcome = execute_transactions(spec, next, &body.transactions, overlay)?;
     let rewards = calc::base_block_reward(spec, header.number).into_iter().flat_map(|reward| {
@@ -47,9 +51,34 @@ pub fn execute_mined<R: StateReader>(
     compare("gas used", &header.gas_used, &computed.gas_used)?;
     compare("logs bloom", &header.logs_bloom, &computed.logs_bloom)?;
     compare("transactions root", &header.transactions_root, &computed.transactions_root)?;
-    compare("ommers hash", &header.ommers_hash, &calculate_ommers_root(&body.ommers))?;
     if spec.is_byzantium_active_at_block(header.number) {
         compare("receipts root", &header.receipts_root, &computed.receipts_root)?;
     }
     Ok(outcome)
+}
+
+/// What an ommer is paid depends on how many generations above it the block is: one to six.
+fn check_generation(header: &Header, ommer: &Header) -> Result<(), BlockError> {
+    match header.number.checked_sub(ommer.number) {
+        Some(1..=6) => Ok(()),
+        Some(_) | None => Err(BlockError::Mismatch {
+            field: "ommer's number",
+            claimed: ommer.number.to_string(),
+            computed: format!("one to six below {}", header.number),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ommer_is_one_to_six_generations_below_its_block() {
+        let at = |number| Header { number, ..Header::default() };
+        for (ommer, fits) in [(0, false), (93, false), (94, true), (99, true), (100, false)] {
+            assert_eq!(check_generation(&at(100), &at(ommer)).is_ok(), fits, "{ommer}");
+        }
+        assert!(check_generation(&at(1), &at(2)).is_err());
+    }
 }

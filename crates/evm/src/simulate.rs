@@ -6,7 +6,8 @@
 //! of each transaction is all zeros, and its hash follows from that.
 //!
 //! All transactions together use at most [`GAS_CAP`](crate::call::GAS_CAP) gas, and there are at most
-//! [`MAX_BLOCKS`] blocks. Nothing is kept.
+//! [`MAX_BLOCKS`] blocks. The chain's own calls are not among them: their code stays what it is, so
+//! they cost what they cost in real blocks. Nothing is kept.
 
 mod answer;
 mod error;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use alloy_evm::{Evm as _, EvmEnv, FromRecoveredTx, precompiles::PrecompilesMap};
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::TransactionRequest;
-use preconf_chain::{ChainSpec, Header, Transaction};
+use preconf_chain::{ChainSpec, Header, Transaction, system_contracts};
 use preconf_state::{Account, AccountDiff, Diff, NeedState, Overlay, StateReader};
 use revm::context::TxEnv;
 
@@ -58,6 +59,7 @@ pub fn simulate<R: StateReader>(
     mut state_root: impl FnMut(&Diff) -> B256,
 ) -> Result<Vec<SimulatedBlock>, SimulateError> {
     let planned = plan(base, &request.block_state_calls)?;
+    refuse_expensive_system_calls(spec, request)?;
     // As in geth, precompiles are looked up in the rules of the block below.
     let fork = *evm_env(spec, base).spec_id();
     let (mut parent, mut parent_hash) = (base.clone(), base.hash_slow());
@@ -91,6 +93,22 @@ pub fn simulate<R: StateReader>(
         overlay = outcome.overlay;
     }
     Ok(blocks)
+}
+
+/// What the chain calls in each block may use 30,000,000 gas each time, which no budget bounds: so
+/// its code stays what it is.
+fn refuse_expensive_system_calls(
+    spec: &ChainSpec,
+    request: &SimulateRequest,
+) -> Result<(), SimulateError> {
+    let distributor = spec.berachain().map(|own| own.prague1.pol_distributor_address);
+    let system = system_contracts().into_iter().map(|(address, _)| address);
+    let called: Vec<Address> = system.chain(distributor).collect();
+    let states =
+        request.block_state_calls.iter().filter_map(|block| block.state_overrides.as_ref());
+    let changed = states.flatten().filter(|(_, account)| account.code.is_some());
+    let mut reserved = changed.map(|(address, _)| *address).filter(|it| called.contains(it));
+    reserved.next().map_or(Ok(()), |address| Err(SimulateError::CalledByTheChain(address)))
 }
 
 /// Executes the calls of one block, and ends the block.

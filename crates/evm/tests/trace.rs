@@ -149,6 +149,21 @@ fn a_trace_that_would_be_too_large_stops() {
 }
 
 #[test]
+fn a_deep_stack_counts_at_each_step() {
+    let world = World::new();
+    let context = BlockContext::from(&world.parent);
+    // A thousand words, and then round and round: far fewer steps than are recorded at most.
+    let code = [[0x5f; 1_000].as_slice(), &[0x5b, 0x61, 0x03, 0xe8, 0x56]].concat();
+    let request = CallRequest { data: code.into(), gas: Some(1_000_000), ..CallRequest::default() };
+    let trace = |json: Value| {
+        let overlay = Overlay::new(world.state.clone());
+        trace_call(&world.spec, &context, overlay, &request, &options(json))
+    };
+    assert!(matches!(trace(json!({})), Err(TraceError::TooLarge)));
+    assert!(trace(json!({ "disableStack": true })).is_ok());
+}
+
+#[test]
 fn a_call_that_nobody_sent_is_traced() {
     let world = World::new();
     let data: Bytes = store(7, 1).1.into();

@@ -128,6 +128,26 @@ fn an_access_list_names_what_is_cold_otherwise() {
     assert!(list(&creation).access_list.0.iter().all(|item| item.address != FACTORY));
 }
 
+#[test]
+fn an_access_list_that_never_settles_costs_little_more_than_a_call() {
+    let world = World::new();
+    let context = BlockContext::from(&world.parent);
+    // The longer the list, the less gas is left, and the less is left, the more slots it reads. In
+    // the end it burns the rest.
+    let slots = |gas: u32, named: Option<u64>| {
+        let less = (gas - 50_000).to_be_bytes();
+        let count = [&[0x5a, 0x63][..], &less, &[0x03, 0x61, 0x07, 0x6c, 0x90, 0x04]].concat();
+        let read = [0x5b, 0x80, 0x54, 0x50, 0x60, 1, 0x90, 0x03, 0x80, 0x60, 12, 0x57, 0xfe];
+        let data = [count.as_slice(), &read].concat().into();
+        let request = CallRequest { to: None, gas: named, data, ..to(WHO) };
+        let found = create_access_list(&world.spec, &context, &overlay(&world), &request).unwrap();
+        assert!(found.error.is_some());
+        found.access_list.0.iter().map(|item| item.storage_keys.len()).sum::<usize>()
+    };
+    assert_eq!(slots(50_000_000, None), 1);
+    assert_eq!(slots(1_000_000, Some(1_000_000)), 43);
+}
+
 fn run(world: &World, request: Value) -> Result<Vec<SimulatedBlock>, SimulateError> {
     let request: SimulateRequest = serde_json::from_value(request).unwrap();
     let mut state = world.state.clone();
@@ -200,6 +220,20 @@ fn a_simulation_asks_for_state_until_it_has_it() {
     };
     let complete = simulate(&world.spec, &world.parent, overlay(&world), &request, |_| B256::ZERO);
     assert_eq!(blocks, complete.unwrap());
+}
+
+#[test]
+fn the_code_that_the_chain_itself_calls_stays_what_it_is() {
+    let world = World::new();
+    let history = alloy_eips::eip2935::HISTORY_STORAGE_ADDRESS;
+    let burn = json!({ "code": "0x5b5f56" });
+    let simulated = |address: Address| {
+        let block = json!({ "stateOverrides": { address.to_string(): burn } });
+        run(&world, json!({ "blockStateCalls": [block] }))
+    };
+    assert!(simulated(WHO).is_ok());
+    let error = simulated(history).unwrap_err();
+    assert!(matches!(error, SimulateError::CalledByTheChain(address) if address == history));
 }
 
 #[test]

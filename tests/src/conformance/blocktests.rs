@@ -89,9 +89,9 @@ pub struct Tested {
 }
 
 impl Tested {
-    /// Whether everything was as it should be.
-    pub const fn is_clean(&self) -> bool {
-        self.failures == 0
+    /// Whether something was compared, and everything was as it should be.
+    pub fn is_clean(&self) -> bool {
+        self.failures == 0 && (self.blocks > 0 || !self.refused.is_empty())
     }
 }
 

@@ -60,9 +60,9 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Whether everything was as it should be.
+    /// Whether something was compared, and everything was as it should be.
     pub const fn is_clean(&self) -> bool {
-        self.mismatches == 0
+        self.mismatches == 0 && self.blocks > 0
     }
 }
 

@@ -59,9 +59,9 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// Whether everything was as it should be.
+    /// Whether something was compared, and everything was as it should be.
     pub const fn is_clean(&self) -> bool {
-        self.failed == 0
+        self.failed == 0 && self.exact + self.by_shape > 0
     }
 }
 

@@ -1,8 +1,11 @@
 //! The runner of execution-apis' cases, against an endpoint that answers as it is told.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use axum::{Json, Router, extract::State, routing::post};
+use preconf_chain::ChainSpec;
+use preconf_devnet::client::{ClientConfig, ExecutionClient, Kept, Ports, RlpBlocks, serve_on};
+use preconf_engine::JwtSecret;
 use preconf_tests::conformance::{
     Failure, Output,
     rpc::{self, Answered, Options},
@@ -10,7 +13,7 @@ use preconf_tests::conformance::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::{lines, testdata};
+use crate::{lines, testdata, whole_suite};
 
 type Answers = Arc<BTreeMap<String, Value>>;
 
@@ -51,6 +54,38 @@ async fn run(
     let answered = rpc::run(&options, &mut output).await.unwrap();
     server.abort();
     (answered, lines(output))
+}
+
+/// The embedded client with the suite's chain, asked what the suite asks.
+#[tokio::test]
+async fn the_embedded_client_answers_as_the_suite_expects() {
+    let chain = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/chain/testdata");
+    let genesis = fs::read_to_string(chain.join("chain_genesis.json")).unwrap();
+    let spec = Arc::new(ChainSpec::from_genesis_json(&genesis).unwrap());
+    let config = ClientConfig { kept: Kept::EVERYTHING, ..ClientConfig::default() };
+    let client = ExecutionClient::new(spec, config);
+    for block in RlpBlocks::new(fs::File::open(chain.join("chain.rlp")).unwrap()) {
+        client.import(block.unwrap()).unwrap();
+    }
+    let any = "127.0.0.1:0".parse().unwrap();
+    let ports = Ports { engine: any, http: any, websocket: Some(any) };
+    let secret = Arc::new(JwtSecret::from_bytes([7; 32]));
+    let running = serve_on(client, ports, secret).await.unwrap();
+
+    let frozen = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/evm/testdata/rpc");
+    let suites = [Some(frozen), Some(testdata("rpc")), whole_suite("execution-apis")];
+    for suite in suites.into_iter().flatten() {
+        let options = Options {
+            suite: suite.clone(),
+            url: format!("http://{}", running.rpc_addr),
+            only: vec![],
+            skip: vec![],
+            verbose: false,
+        };
+        let mut output = Output::kept();
+        let answered = rpc::run(&options, &mut output).await.unwrap();
+        assert!(answered.is_clean(), "{}: {:#?}", suite.display(), lines(output));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Why a simulation has no result, and what its caller is told.
 
 use alloy_evm::{Evm as _, EvmEnv};
+use alloy_primitives::Address;
 use preconf_state::{Key, StateReader};
 use revm::context::TxEnv;
 
@@ -54,6 +55,9 @@ pub enum SimulateError {
         /// The gas it was given.
         gas: u64,
     },
+    /// The chain itself calls this contract in each block, outside of what a request may use.
+    #[error("the code of {0}, which the chain itself calls, cannot be overridden")]
+    CalledByTheChain(Address),
     /// A call or an override means nothing.
     #[error(transparent)]
     Request(CallError),
@@ -69,7 +73,7 @@ impl SimulateError {
     /// The code by which JSON-RPC says it.
     pub fn code(&self) -> i64 {
         match self {
-            Self::Empty => INVALID_PARAMS,
+            Self::Empty | Self::CalledByTheChain(_) => INVALID_PARAMS,
             Self::BlockGasLimit { .. } => -38_015,
             Self::NumberOrder { .. } => -38_020,
             Self::TimestampOrder { .. } => -38_021,

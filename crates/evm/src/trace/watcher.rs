@@ -15,17 +15,26 @@ use revm_inspectors::tracing::{DebugInspector, TraceLimitBehavior, TraceLimits, 
 
 use super::TraceError;
 
-/// The most steps of one transaction that are recorded.
+/// The most steps that are recorded for one request, however many transactions it traces.
 pub const MAX_STEPS: usize = 1_000_000;
 
-/// The most bytes of memory and inputs that are recorded with the steps of one transaction.
+/// The most bytes of stack and memory that are recorded with the steps of one request, and the most
+/// bytes of inputs of one transaction.
 pub const MAX_RECORDED_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a recorded step takes besides its stack and its memory.
+const STEP_BYTES: usize = 256;
+/// What a word on the stack takes.
+const WORD_BYTES: usize = 32;
 
 /// A tracer that stops the execution when it has recorded too much.
 #[derive(Debug)]
 pub(super) struct Watcher {
     tracer: DebugInspector,
+    records_stack: bool,
+    records_memory: bool,
     steps: usize,
+    bytes: usize,
 }
 
 impl Watcher {
@@ -43,7 +52,13 @@ impl Watcher {
             Some(other) => return Err(TraceError::UnknownTracer(other.as_str().to_owned())),
         }
         let tracer = DebugInspector::new(options.clone()).map_err(|_| TraceError::InvalidConfig)?;
-        let mut watcher = Self { tracer, steps: 0 };
+        let mut watcher = Self {
+            tracer,
+            records_stack: !options.config.disable_stack.unwrap_or_default(),
+            records_memory: options.config.enable_memory.unwrap_or_default(),
+            steps: 0,
+            bytes: 0,
+        };
         if let Some(recorder) = watcher.recorder_mut() {
             let limits = TraceLimits::default()
                 .set_max_recorded_bytes(Some(MAX_RECORDED_BYTES))
@@ -53,15 +68,19 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Forgets what it saw.
+    /// Forgets what it saw of a transaction. What it has recorded counts for the whole request.
     pub(super) fn restart(&mut self) -> Result<(), TraceError> {
-        self.steps = 0;
         self.tracer.fuse().map_err(|_| TraceError::InvalidConfig)
     }
 
     /// Whether it stopped the execution.
     pub(super) fn is_full(&self) -> bool {
-        self.steps > MAX_STEPS || self.recorder().is_some_and(TracingInspector::limit_exceeded)
+        self.has_enough() || self.recorder().is_some_and(TracingInspector::limit_exceeded)
+    }
+
+    /// Whether nothing more is recorded.
+    const fn has_enough(&self) -> bool {
+        self.steps > MAX_STEPS || self.bytes > MAX_RECORDED_BYTES
     }
 
     /// What knows what it saw.
@@ -102,7 +121,13 @@ impl Watcher {
 /// Sees nothing.
 impl Default for Watcher {
     fn default() -> Self {
-        Self { tracer: DebugInspector::Noop(NoOpInspector), steps: 0 }
+        Self {
+            tracer: DebugInspector::Noop(NoOpInspector),
+            records_stack: false,
+            records_memory: false,
+            steps: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -115,8 +140,11 @@ impl<C: ContextTr<Journal: JournalExt>> Inspector<C> for Watcher {
         // Only the struct logger records every step.
         if matches!(self.tracer, DebugInspector::Default(..)) {
             self.steps += 1;
-            if self.steps > MAX_STEPS {
-                *context.error() = Err(ContextError::Custom("too many steps".to_owned()));
+            let stack = if self.records_stack { interpreter.stack.len() * WORD_BYTES } else { 0 };
+            let memory = if self.records_memory { interpreter.memory.len() } else { 0 };
+            self.bytes = self.bytes.saturating_add(STEP_BYTES + stack + memory);
+            if self.has_enough() {
+                *context.error() = Err(ContextError::Custom("too much to record".to_owned()));
                 interpreter.halt_fatal();
                 return;
             }
@@ -125,7 +153,7 @@ impl<C: ContextTr<Journal: JournalExt>> Inspector<C> for Watcher {
     }
 
     fn step_end(&mut self, interpreter: &mut Interpreter, context: &mut C) {
-        if self.steps <= MAX_STEPS {
+        if !self.has_enough() {
             self.tracer.step_end(interpreter, context);
         }
     }
