@@ -270,10 +270,8 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
-        // If there is no block, what was promised stays promised.
-        self.unsettled = running.unsettled();
         let effect = match running.finish(now) {
-            Some(Finished { last, block, promised, unsaid }) => {
+            Ok(Finished { last, block, promised, unsaid }) => {
                 self.unsettled = promised;
                 let unsaid = unsaid.into_iter();
                 let unsaid =
@@ -281,7 +279,8 @@ impl<R: StateReader + Clone> Assembler<R> {
                 self.unsaid.extend(unsaid);
                 Effect::Complete { build, last, block: Box::new(block), completion }
             }
-            None => {
+            Err(promised) => {
+                self.unsettled = promised;
                 let failure = Failure::NotOpened("its time was over before it had come".into());
                 Effect::Failed { build, failure }
             }

@@ -398,20 +398,21 @@ impl<R: StateReader + Clone> Build<R> {
         self.selection.arrived(pool, sender, nonce);
     }
 
-    /// Ends the build with a block. `None` if not even the block's own system calls could be
-    /// executed.
-    pub fn finish(mut self, now: Instant) -> Option<Finished<R>> {
-        let last = match &self.stage {
-            Stage::Open(_) => self.cut(now),
-            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => return None,
+    /// Ends the build with a block.
+    ///
+    /// # Errors
+    /// If not even the block's own system calls could be executed: what stays promised.
+    pub fn finish(mut self, now: Instant) -> Result<Finished<R>, Vec<Transaction>> {
+        let last = self.cut(now);
+        let Stage::Open(running) = mem::replace(&mut self.stage, Stage::Broken) else {
+            return Err(self.unsettled());
         };
         let unsaid = self.promises.unsaid().map(|(index, promise)| (index, promise.clone()));
         let unsaid = unsaid.collect();
         let open: Vec<_> = self.promises.open().cloned().collect();
-        let Stage::Open(running) = self.stage else { return None };
         let block = running.pause();
         let promised = with_others(&block.transactions()[self.own..], open);
-        Some(Finished { last, block, promised, unsaid })
+        Ok(Finished { last, block, promised, unsaid })
     }
 
     /// Every transaction that is promised: by a flashblock of this build, and by those before it
@@ -446,7 +447,12 @@ fn with_others(
     included: &[Transaction],
     others: impl IntoIterator<Item = Transaction>,
 ) -> Vec<Transaction> {
-    let held: HashSet<B256> = included.iter().map(|transaction| *transaction.hash()).collect();
-    let others = others.into_iter().filter(|other| !held.contains(other.hash()));
-    included.iter().cloned().chain(others).collect()
+    let mut all = included.to_vec();
+    let mut others = others.into_iter().peekable();
+    // There rarely are any, and there may be many thousand hashes.
+    if others.peek().is_some() {
+        let held: HashSet<B256> = included.iter().map(|transaction| *transaction.hash()).collect();
+        all.extend(others.filter(|other| !held.contains(other.hash())));
+    }
+    all
 }

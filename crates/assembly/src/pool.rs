@@ -125,7 +125,7 @@ impl Pool {
             self.remove(&sender, nonce);
         }
         self.arrivals += 1;
-        let waiting = Waiting { transaction, arrival: self.arrivals };
+        let waiting = Waiting::new(transaction, self.arrivals);
         self.change(address, |sender| {
             let mut dropped: Vec<Waiting> = sender.advance(account.nonce).collect();
             if let Some(from) = unpaid {

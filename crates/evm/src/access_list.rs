@@ -10,9 +10,10 @@ use preconf_chain::ChainSpec;
 use preconf_state::{Overlay, StateReader};
 use revm_inspectors::access_list::AccessListInspector;
 
-use crate::call::{BlockContext, CallError, CallOutcome, CallRequest, Simulation};
+use crate::call::{BlockContext, CallError, CallOutcome, CallRequest, GAS_CAP, Simulation};
 
-/// How often the list may change. A list that has not settled by then is answered as it is.
+/// How often the list may change, and no more once the call has used [`GAS_CAP`] of gas in all. A
+/// list that has not settled by then is answered as it is, after a last execution with it.
 const MAX_ROUNDS: usize = 16;
 
 /// Finds the access list of a call on the state that `overlay` shows, in the environment of
@@ -29,12 +30,17 @@ pub fn create_access_list<R: StateReader + Clone>(
 ) -> Result<AccessListResult, CallError> {
     let mut list = request.access_list.clone().unwrap_or_default();
     list.sort();
+    let mut spent = 0;
     for _ in 1..MAX_ROUNDS {
         let (next, outcome) = touched(spec, context, overlay.clone(), request, list.clone())?;
         if next == list {
             return Ok(answer(list, &outcome));
         }
         list = next;
+        spent += outcome.gas_spent;
+        if spent >= GAS_CAP {
+            break;
+        }
     }
     let (_, outcome) = touched(spec, context, overlay.clone(), request, list.clone())?;
     Ok(answer(list, &outcome))

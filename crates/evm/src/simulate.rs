@@ -6,8 +6,8 @@
 //! of each transaction is all zeros, and its hash follows from that.
 //!
 //! All transactions together use at most [`GAS_CAP`](crate::call::GAS_CAP) gas, and there are at most
-//! [`MAX_BLOCKS`] blocks. The chain's own calls are not among them: their code stays what it is, so
-//! they cost what they cost in real blocks. Nothing is kept.
+//! [`MAX_BLOCKS`] blocks. The chain's own calls are not among them: the code that they begin with
+//! stays what it is, and each may use its 30,000,000 gas. Nothing is kept.
 
 mod answer;
 mod error;

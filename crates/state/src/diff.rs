@@ -78,14 +78,14 @@ impl Diff {
     /// created, that EIP-161 removes because they were touched and are empty, and those that
     /// changed. Accounts that were only read, or written to without effect, are left out.
     pub fn record(&mut self, state: EvmState) {
-        for (address, touched) in state {
+        for (address, touched) in &state {
             if touched.is_touched() {
-                self.record_touched(address, touched);
+                self.record_touched(*address, touched);
             }
         }
     }
 
-    fn record_touched(&mut self, address: Address, touched: TouchedAccount) {
+    fn record_touched(&mut self, address: Address, touched: &TouchedAccount) {
         let created = touched.is_created();
         if touched.is_selfdestructed() || (touched.is_empty() && !created) {
             if !touched.is_loaded_as_not_existing() {
@@ -94,9 +94,9 @@ impl Diff {
             }
             return;
         }
-        let original = touched.original_info();
+        let changed = touched.is_changed();
         let mut slots = touched.changed_storage_slots().peekable();
-        if !created && slots.peek().is_none() && touched.info == original {
+        if !created && !changed && slots.peek().is_none() {
             return;
         }
         let change = self.accounts.entry(address).or_default();
@@ -107,10 +107,11 @@ impl Diff {
             change.slots.clear();
         }
         change.slots.extend(slots.map(|(slot, change)| (*slot, change.present_value())));
-        let gained_code =
-            account.has_code() && (created || original.code_hash != touched.info.code_hash);
-        if gained_code && let Some(code) = touched.info.code {
-            self.codes.insert(touched.info.code_hash, code);
+        // The original is looked at last, because that copies it.
+        let gained_code = account.has_code()
+            && (created || changed && touched.original_info().code_hash != touched.info.code_hash);
+        if gained_code && let Some(code) = &touched.info.code {
+            self.codes.insert(touched.info.code_hash, code.clone());
         }
     }
 

@@ -95,6 +95,9 @@ impl<R> Overlay<R> {
 
     /// Takes every key that the executor failed to read since the last call, in order.
     pub fn take_missing(&mut self) -> Vec<Key> {
+        if self.missing.is_empty() {
+            return Vec::new();
+        }
         std::mem::take(&mut self.missing).into_iter().collect()
     }
 

@@ -2,9 +2,11 @@
 
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId};
-use preconf_chain::Transaction;
+use preconf_chain::{ChainSpec, Transaction};
 use preconf_engine::rpc::{Params, code};
 use preconf_engine::{BerachainAttributes, ForkchoiceVersion, PayloadVersion, RpcError};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::build::Contents;
@@ -80,6 +82,7 @@ fn fork_choice_updated(
     let name = "payloadAttributes";
     let attributes: Option<Attributes> = match version {
         ForkchoiceVersion::V3 => {
+            refuse_key(params, 1)?;
             params.optional::<PayloadAttributes>(1, name)?.map(Attributes::from)
         }
         ForkchoiceVersion::V3P11 => {
@@ -104,11 +107,21 @@ fn get_payload(client: &ExecutionClient, params: &Params, version: PayloadVersio
     }
 }
 
-fn exchange_capabilities(_: &ExecutionClient, params: &Params) -> Answer {
+fn exchange_capabilities(client: &ExecutionClient, params: &Params) -> Answer {
     let _theirs: Vec<String> = params.required(0, "capabilities")?;
     let ours = METHODS.iter().chain(TESTING).map(|method| method.name);
-    let ours: Vec<_> = ours.filter(|name| *name != "engine_exchangeCapabilities").collect();
+    let ours: Vec<_> = ours
+        .filter(|name| *name != "engine_exchangeCapabilities" && is_of_chain(&client.spec, name))
+        .collect();
     answer(&ours)
+}
+
+/// Whether the chain has, or can have, blocks that the method is for.
+fn is_of_chain(spec: &ChainSpec, method: &str) -> bool {
+    match spec.berachain() {
+        Some(_) => method != "engine_getPayloadV5",
+        None => !method.ends_with("P11"),
+    }
 }
 
 fn client_version(_: &ExecutionClient, _: &Params) -> Answer {
@@ -155,7 +168,25 @@ fn attributes(
     if client.spec.is_prague1_active_at_timestamp(ethereum.timestamp) {
         return params.required::<BerachainAttributes>(index, "payloadAttributes").map(Into::into);
     }
+    refuse_key(params, index)?;
     Ok(ethereum.into())
+}
+
+/// What only Berachain's attributes have.
+#[derive(Debug, Deserialize)]
+struct ProposerKey {
+    #[serde(rename = "parentProposerPubKey")]
+    key: Option<IgnoredAny>,
+}
+
+/// Whoever sends Ethereum's attributes with a proposer's key takes the block for one of another
+/// fork.
+fn refuse_key(params: &Params, index: usize) -> Result<(), RpcError> {
+    let attributes: Option<ProposerKey> = params.optional(index, "payloadAttributes")?;
+    match attributes.and_then(|attributes| attributes.key) {
+        None => Ok(()),
+        Some(_) => Err(RpcError::invalid_params("these attributes have no parentProposerPubKey")),
+    }
 }
 
 fn decode(encoded: Vec<Bytes>) -> Result<Vec<Transaction>, ClientError> {

@@ -10,7 +10,7 @@ use preconf_chain::{ChainSpec, ProposerPublicKey, TxEnvelope};
 use preconf_devnet::client::ClientConfig;
 use preconf_engine::BerachainAttributes;
 use preconf_engine::rpc::code;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
 
@@ -18,16 +18,25 @@ const DISTRIBUTOR: &str = "0x4200000000000000000000000000000000000042";
 
 /// Prague1 from the start, with a distributor that logs.
 fn spec() -> Arc<ChainSpec> {
+    spec_of(&genesis_of(0))
+}
+
+fn spec_of(genesis: &Value) -> Arc<ChainSpec> {
+    Arc::new(ChainSpec::from_genesis_json(&genesis.to_string()).unwrap())
+}
+
+/// The same with another time of Prague1.
+fn genesis_of(prague1: u64) -> Value {
     let mut genesis = genesis(json!(0));
     genesis["config"]["berachain"] = json!({
         "prague1": {
-            "time": 0, "baseFeeChangeDenominator": 48, "minimumBaseFeeWei": 1_000_000_000,
+            "time": prague1, "baseFeeChangeDenominator": 48, "minimumBaseFeeWei": 1_000_000_000,
             "polDistributorAddress": DISTRIBUTOR,
         },
-        "prague2": { "time": 0, "minimumBaseFeeWei": 0 },
+        "prague2": { "time": prague1, "minimumBaseFeeWei": 0 },
     });
     genesis["alloc"][DISTRIBUTOR] = json!({ "balance": "0x0", "code": "0x60006000a0" });
-    Arc::new(ChainSpec::from_genesis_json(&genesis.to_string()).unwrap())
+    genesis
 }
 
 #[tokio::test]
@@ -64,6 +73,45 @@ async fn a_block_built_for_a_proposers_key_is_valid_with_that_key_and_no_other()
     assert!(matches!(checked.body.transactions[0], TxEnvelope::Pol(_)));
     let receipts: Vec<RpcReceipt> = other.call("eth_getBlockReceipts", [head]).await;
     assert_eq!((receipts[0].gas_used, receipts[0].logs.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn the_deposit_contract_is_the_one_that_the_chain_reads() {
+    let mut genesis = genesis_of(0);
+    genesis["config"].as_object_mut().unwrap().remove("depositContractAddress");
+    let node = Node::with(spec_of(&genesis), ClientConfig::default()).await;
+    let config: Value = node.call("eth_config", [0; 0]).await;
+    let named = &config["current"]["systemContracts"]["DEPOSIT_CONTRACT_ADDRESS"];
+    assert_eq!(named, "0x4242424242424242424242424242424242424242");
+}
+
+#[tokio::test]
+async fn before_prague1_attributes_with_a_proposers_key_are_refused() {
+    let node = Node::with(spec_of(&genesis_of(1_000)), ClientConfig::default()).await;
+    let state = ForkchoiceState { head_block_hash: node.genesis(), ..ForkchoiceState::default() };
+    let key = ProposerPublicKey::repeat_byte(0x95);
+    let keyed = BerachainAttributes { attributes: attributes(102), parent_proposer_pubkey: key };
+    let method = "engine_forkchoiceUpdatedV3";
+    let refusal = node.engine.request::<_, Value>(method, &(state, keyed), DEADLINE).await;
+    assert_eq!(refused(refusal).code, code::INVALID_PARAMS);
+    let keyless = attributes(102);
+    let answer = node.engine.fork_choice_updated_v3(state, Some(&keyless), DEADLINE).await;
+    assert!(answer.unwrap().payload_id.is_some());
+}
+
+#[tokio::test]
+async fn each_chain_offers_the_methods_that_its_blocks_can_need() {
+    let (ours, method) = (["engine_newPayloadV4"], |name: &str| name.to_owned());
+    let (berachain, ethereum) = (spec(), crate::harness::spec());
+    for (spec, offered, other) in [
+        (berachain, "engine_getPayloadV4P11", "engine_getPayloadV5"),
+        (ethereum, "engine_getPayloadV5", "engine_getPayloadV4P11"),
+    ] {
+        let node = Node::with(spec, ClientConfig::default()).await;
+        let known = node.engine.exchange_capabilities(&ours, DEADLINE).await.unwrap();
+        assert!(known.contains(&method(offered)), "{known:?}");
+        assert!(!known.contains(&method(other)), "{known:?}");
+    }
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ impl EngineHooks for Sequencer {
             }
             let build = self.builds.register(id, answer.payload_id, head, attributes.clone());
             self.give_up_others(head, Some(build));
-            if !self.want(Wanted { head, build: Some((build, attributes.clone())) }) {
+            if !self.want(Wanted { head, build: Some((build, attributes)) }) {
                 self.end(build, AbandonReason::ExecutionFailed);
                 return None;
             }

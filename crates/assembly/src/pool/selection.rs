@@ -2,7 +2,6 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, map::AddressMap};
 use preconf_chain::Transaction;
 
@@ -92,8 +91,7 @@ impl Selection {
         let waiting = pool.senders.get(&sender).and_then(|known| known.waiting.get(&nonce));
         let Some(waiting) = waiting else { return };
         // Whoever does not pay the base fee waits for a block where it is lower.
-        let tip = waiting.transaction.envelope().effective_tip_per_gas(self.base_fee);
-        let Some(tip) = tip else { return };
+        let Some(tip) = waiting.effective_tip(self.base_fee) else { return };
         self.candidates.push(Candidate { tip, arrival: waiting.arrival, sender, nonce });
     }
 }

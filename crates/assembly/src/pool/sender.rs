@@ -23,10 +23,26 @@ pub(super) struct Sender {
     pub(super) indexed: Option<Tail>,
 }
 
+/// A transaction that waits, and its fees, so that ordering does not touch the transaction itself.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     pub(super) transaction: Transaction,
     pub(super) arrival: u64,
+    fee_cap: u128,
+    tip_cap: u128,
+}
+
+impl Waiting {
+    pub(super) fn new(transaction: Transaction, arrival: u64) -> Self {
+        let (fee_cap, tip_cap) = (fee_cap(&transaction), tip_cap(&transaction));
+        Self { transaction, arrival, fee_cap, tip_cap }
+    }
+
+    /// What a unit of gas pays beyond the base fee; `None` if it does not even pay that.
+    pub(super) fn effective_tip(&self, base_fee: u64) -> Option<u128> {
+        let most = self.fee_cap.checked_sub(u128::from(base_fee))?;
+        Some(most.min(self.tip_cap))
+    }
 }
 
 /// What a transaction is worth to the pool; the least goes first when room is needed.
@@ -109,7 +125,7 @@ impl Sender {
         let before = self.chain(next).take_while(|(other, _)| *other < nonce);
         let (mut end, mut least) = (next, tip);
         for (_, waiting) in before {
-            least = least.min(tip_cap(&waiting.transaction));
+            least = least.min(waiting.tip_cap);
             end += 1;
         }
         Worth { executable: end == nonce, tip: least }
@@ -118,7 +134,7 @@ impl Sender {
     /// The last of them, as the pool's index orders it.
     pub(super) fn tail(&self, sender: Address) -> Option<Tail> {
         let (nonce, waiting) = self.waiting.last_key_value()?;
-        let worth = self.worth_of(self.nonce, *nonce, tip_cap(&waiting.transaction));
+        let worth = self.worth_of(self.nonce, *nonce, waiting.tip_cap);
         Some(Tail { worth, arrival: Reverse(waiting.arrival), sender, nonce: *nonce })
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use alloy_eip2124::ForkHash;
 use alloy_eips::eip7840::BlobParams;
 use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+use alloy_evm::eth::spec::EthExecutorSpec as _;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, Bytes, U64, address};
 use preconf_chain::ChainSpec;
@@ -146,7 +147,7 @@ fn precompiles(spec: &ChainSpec, time: u64) -> BTreeMap<&'static str, Address> {
     names.into_iter().map(|(name, number)| (name, place(number))).collect()
 }
 
-/// Ethereum's contract for deposits, where the genesis names no other.
+/// Ethereum's contract for deposits, where the chain has no other.
 const DEPOSIT_CONTRACT: Address = address!("0x00000000219ab540356cbb839cbe05303d7705fa");
 
 fn system_contracts(spec: &ChainSpec, time: u64) -> BTreeMap<&'static str, Address> {
@@ -155,7 +156,7 @@ fn system_contracts(spec: &ChainSpec, time: u64) -> BTreeMap<&'static str, Addre
         contracts.insert("BEACON_ROOTS_ADDRESS", eip4788::BEACON_ROOTS_ADDRESS);
     }
     if spec.is_prague_active_at_timestamp(time) {
-        let deposits = spec.genesis().config.deposit_contract_address;
+        let deposits = spec.deposit_contract_address();
         contracts.extend([
             ("HISTORY_STORAGE_ADDRESS", eip2935::HISTORY_STORAGE_ADDRESS),
             ("DEPOSIT_CONTRACT_ADDRESS", deposits.unwrap_or(DEPOSIT_CONTRACT)),
