@@ -5,7 +5,7 @@
 //! its [`Tasks`] and returns; the process lives until a signal comes or the first task ends.
 //!
 //! ```no_run
-//! use clap::Parser;
+//! use clap::Parser; // derives
 //! use preconf_chassis::{self as chassis, Context, Exit, ProcessArgs};
 //!
 //! #[derive(Parser)]
@@ -28,7 +28,10 @@
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     let config = Config::parse();
+//!     let config: Config = match chassis::parse("gateway") {
+//!         Ok(config) => config,
+//!         Err(code) => return code,
+//!     };
 //!     let prepare = || chassis::read_secret(&config.key);
 //!     chassis::run("gateway", &config.process, prepare, serve)
 //! }
@@ -66,6 +69,6 @@ pub use grpc::MAX_GRPC_MESSAGE_BYTES;
 pub use health::{Check, Health};
 pub use listener::Listener;
 pub use peer::Peer;
-pub use process::{ProcessArgs, run};
+pub use process::{ProcessArgs, parse, run};
 pub use security::{Security, SecurityArgs};
 pub use tasks::Tasks;

@@ -54,6 +54,28 @@ pub struct ProcessArgs {
     pub telemetry: TelemetryArgs,
 }
 
+/// Reads the flags and the environment of the process that is called `preconf-NAME`.
+///
+/// # Errors
+/// The code to exit with: 2 after one line on stderr that names the flag, or 0 after help that was
+/// asked for.
+pub fn parse<C: clap::Parser>(name: &str) -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        let _ = writeln!(io::stderr(), "preconf-{name}: {}", first_sentence(&error.to_string()));
+        ExitCode::from(2)
+    })
+}
+
+/// What the parser says is wrong, without its hints and the usage: one line.
+fn first_sentence(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a service to its end.
 ///
 /// `prepare` reads files, before any socket is open. `serve` receives what it returned, binds,

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use preconf_builder::{Config, Prepared, serve};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = match preconf_chassis::parse("builder") {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     preconf_chassis::run("builder", &config.process, || Prepared::read(&config), serve)
 }

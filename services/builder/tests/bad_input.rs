@@ -88,6 +88,14 @@ fn an_unknown_flag_is_refused() {
 }
 
 #[test]
+fn a_flag_that_there_is_not_is_named_in_one_line() {
+    let stderr = Setting::new().refused(&["--flashblok-interval-ms", "200"]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("preconf-builder: error: "), "{stderr}");
+    assert!(stderr.contains("'--flashblok-interval-ms'"), "{stderr}");
+}
+
+#[test]
 fn an_interval_of_zero_is_refused() {
     Setting::new().refused(&["--flashblock-interval-ms", "0"]);
 }

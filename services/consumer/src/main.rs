@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use preconf_consumer::{Config, serve};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = match preconf_chassis::parse("consumer") {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     preconf_chassis::run("consumer", &config.process, || config.prepare(), serve)
 }

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use preconf_rpc_overlay::{Config, serve};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = match preconf_chassis::parse("rpc-overlay") {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     preconf_chassis::run("rpc-overlay", &config.process, || config.prepare(), serve)
 }

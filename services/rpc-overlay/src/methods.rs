@@ -103,11 +103,37 @@ pub(crate) fn find(name: &str) -> Method {
     }
 }
 
-/// A public port takes questions to the execution client, never orders.
+/// A public port takes questions to the execution client, never orders, and no transactions past
+/// the builder.
 fn unlisted(name: &str) -> Handling {
-    const ORDERS: [&str; 6] = ["admin_", "debug_set", "engine_", "miner_", "personal_", "testing_"];
-    if ORDERS.iter().any(|prefix| name.starts_with(prefix)) {
+    const ORDERS: [&str; 10] = [
+        "admin_",
+        "anvil_",
+        "clique_",
+        "engine_",
+        "evm_",
+        "hardhat_",
+        "miner_",
+        "personal_",
+        "shh_",
+        "testing_",
+    ];
+    /// Of this namespace some methods write files or change the client.
+    const DEBUG: &str = "debug_";
+    const DEBUG_QUESTIONS: [&str; 5] = [
+        "debug_executionWitness",
+        "debug_get",
+        "debug_intermediateRoots",
+        "debug_storageRangeAt",
+        "debug_trace",
+    ];
+    const SENDS: [&str; 4] = ["eth_send", "eth_sign", "eth_submit", "eth_cancel"];
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    if begins(&ORDERS) || (name.starts_with(DEBUG) && !begins(&DEBUG_QUESTIONS)) {
         return Handling::Refused("it commands the execution client");
+    }
+    if begins(&SENDS) {
+        return Handling::Refused("transactions are taken by eth_sendRawTransaction alone");
     }
     Handling::Forwarded
 }
@@ -203,9 +229,17 @@ mod tests {
             assert_eq!(find(name).handling, Handling::Forwarded, "{name}");
             assert_eq!(find(name).name, "other");
         }
-        for name in
-            ["admin_stopHTTP", "debug_setHead", "engine_newPayloadV4", "testing_buildBlockV1"]
-        {
+        for name in [
+            "admin_stopHTTP",
+            "debug_setHead",
+            "debug_goTrace",
+            "debug_writeMemProfile",
+            "engine_newPayloadV4",
+            "eth_sendPrivateTransaction",
+            "eth_signTypedData_v4",
+            "evm_mine",
+            "testing_buildBlockV1",
+        ] {
             assert!(matches!(find(name).handling, Handling::Refused(_)), "{name}");
         }
     }

@@ -65,6 +65,11 @@ impl Config {
         let key = SigningKey::read(&self.flashblock_signing_key)?;
         let security = Security::load(&self.links)?;
         security.check(&self.listen)?;
+        if let Endpoint::Plaintext(_) = &self.listen {
+            // Whoever reaches it may sign: that it is loopback does not say who.
+            let reason = "is plaintext: the signer listens on unix:/path or https://host:port";
+            return Err(ConfigError::flag(&self.listen, reason));
+        }
         let duration = |millis: NonZeroU64| Duration::from_millis(millis.get());
         let bounds = LeaseBounds::new(duration(self.lease_min_ms), duration(self.lease_max_ms))
             .ok_or_else(|| ConfigError::flag("--lease-min-ms", "is above --lease-max-ms"))?;

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use preconf_signer::{Config, serve};
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = match preconf_chassis::parse("signer") {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
     preconf_chassis::run("signer", &config.process, || config.prepare(), serve)
 }

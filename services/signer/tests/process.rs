@@ -100,6 +100,7 @@ async fn an_endpoint_that_is_not_allowed_is_refused() {
     let place = Place::with_key(KEY, 0o600);
     for (listen, reason) in [
         ("http://0.0.0.0:0", "is plaintext beyond loopback"),
+        ("http://127.0.0.1:0", "is plaintext: the signer listens on unix:/path"),
         ("https://localhost:0", "needs --tls-cert, --tls-key and --tls-ca"),
     ] {
         let mut command = signer();
