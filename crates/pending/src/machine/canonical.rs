@@ -71,11 +71,12 @@ impl Machine {
                 session.recognise(hash, &head.header);
             }
         }
-        let cache = self.state_after(&self.path_to(hash), &head);
+        let path = self.path_to(hash);
+        let cache = self.state_after(&path, &head);
         let is_ours = self.ours(hash).is_some();
         self.remember_ancestors(&head);
         self.canonical = Some((head, cache));
-        let (is_promised, audit) = self.settle_canonical(hash, number);
+        let (is_promised, audit) = self.settle_canonical(hash, number, &path);
         self.sessions.retain(|_, session| session.number > number);
         self.promises.forget_announced(number.saturating_sub(MAX_DEPTH as u64));
         self.publish();
@@ -162,9 +163,9 @@ impl Machine {
         if cache.block().1 == head.hash { cache } else { fresh() }
     }
 
-    /// Compares what was promised up to this canonical block with it, at once if its content is
-    /// known here. Says whether anything was promised.
-    fn settle_canonical(&mut self, hash: B256, number: u64) -> (bool, Audit) {
+    /// Compares what was promised up to this canonical block with it and with the blocks of ours
+    /// that lead to it, at once if its content is known here. Says whether anything was promised.
+    fn settle_canonical(&mut self, hash: B256, number: u64, path: &[Seq]) -> (bool, Audit) {
         let mut promises = self.promises.due(number);
         for session in self.sessions.values_mut().filter(|session| session.number <= number) {
             promises.extend(session.take_promises());
@@ -173,8 +174,10 @@ impl Machine {
             return (false, Audit::default());
         }
         let shown = self.shown_transactions();
-        if let Some(session) = self.sessions.values().find(|session| session.is_block(hash)) {
-            let audit = self.promises.audit(&promises, &contents(session), &shown);
+        if let Some(head) = self.sessions.values().find(|session| session.is_block(hash)) {
+            let below = path.iter().filter_map(|seq| self.sessions.get(seq));
+            let canonical = below.flat_map(contents).chain(contents(head)).collect();
+            let audit = self.promises.audit(&promises, &canonical, &shown);
             return (true, audit);
         }
         let given_up = self.promises.await_content(hash, promises);
