@@ -185,8 +185,15 @@ fn proves_nothing(totals: &Totals, measured: &Measured) -> Option<String> {
         let first = measured.refusals.first().map_or("for no reason", String::as_str);
         return Some(format!("all {refused} transactions were refused, the first one: {first}"));
     }
+    let receipts = early + late;
+    // Those that are sent last have none when the run ends.
+    if 2 * receipts < measured.sent {
+        let sent = measured.sent;
+        return Some(format!(
+            "only {receipts} of {sent} transactions that were taken had a receipt"
+        ));
+    }
     if early < late {
-        let receipts = early + late;
         return Some(format!("only {early} of {receipts} first receipts came before their block"));
     }
     let is_idle = totals.preconfirmed == 0 || measured.comparisons_made == 0;
@@ -263,6 +270,9 @@ mod tests {
         assert_eq!(objections(&totals, &refused, TRAFFIC), expected);
 
         let (totals, measured) = good();
+        let lost = Measured { early: 4, ..measured.clone() };
+        let expected = ["only 4 of 9 transactions that were taken had a receipt"];
+        assert_eq!(objections(&totals, &lost, TRAFFIC), expected);
         let late = Measured { early: 2, late: 3, ..measured };
         let expected = ["only 2 of 5 first receipts came before their block"];
         assert_eq!(objections(&totals, &late, TRAFFIC), expected);
