@@ -70,12 +70,12 @@ fn show(update: &Update, console: Console, shown: &mut Option<Position>) {
         *shown = Some(position);
         let block = update.chain.iter().find(|block| block.seq == position.seq);
         let number = block.map_or_else(|| "?".to_owned(), |block| block.number.to_string());
+        let sent = executed.transactions.iter();
+        let sent = sent.filter(|sent| !sent.transaction.envelope().is_pol()).count();
         let age = now.saturating_sub(u128::from(executed.published_at_ms));
         console.line(format_args!(
             "  flashblock {number}/{:<2} {:>4} txs {:>10} gas {age:>5} ms old",
-            position.index,
-            executed.transactions.len(),
-            executed.gas_used,
+            position.index, sent, executed.gas_used,
         ));
     }
     for retraction in &update.retracted {

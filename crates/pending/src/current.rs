@@ -54,6 +54,7 @@ impl Current {
             steps.push((chain, None));
         }
         let first_id = newest.snapshot_id.saturating_sub(steps.len() as u64 - 1);
+        let last_id = newest.snapshot_id;
         let numbered = (first_id..).zip(steps);
         numbered
             .map(|(snapshot_id, (chain, executed))| {
@@ -63,6 +64,7 @@ impl Current {
                     chain,
                     executed: executed.into_iter().collect(),
                     retracted: Vec::new(),
+                    is_part: snapshot_id != last_id,
                 })
             })
             .collect()

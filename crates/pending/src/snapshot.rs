@@ -92,6 +92,9 @@ pub struct Update {
     pub executed: Vec<Arc<ExecutedFlashblock>>,
     /// What was preconfirmed and has not been kept.
     pub retracted: Vec<Retraction>,
+    /// Whether it shows only a part of the chain, and the rest follows at once. A part is not to be
+    /// shown to anybody: it is less than readers were shown before.
+    pub is_part: bool,
 }
 
 /// One block of a snapshot.
@@ -350,6 +353,7 @@ mod tests {
             chain: chain.to_vec(),
             executed: executed.to_vec(),
             retracted: Vec::new(),
+            is_part: false,
         }
     }
 

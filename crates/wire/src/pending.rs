@@ -110,7 +110,7 @@ impl PendingClient {
 
 impl From<&Update> for proto::Update {
     fn from(update: &Update) -> Self {
-        let Update { snapshot_id, canonical, chain, executed, retracted } = update;
+        let Update { snapshot_id, canonical, chain, executed, retracted, is_part } = update;
         Self {
             snapshot_id: *snapshot_id,
             canonical: Some(proto::Canonical {
@@ -121,6 +121,7 @@ impl From<&Update> for proto::Update {
             chain: chain.iter().map(Into::into).collect(),
             executed: executed.iter().map(|executed| executed.as_ref().into()).collect(),
             retracted: retracted.iter().map(Into::into).collect(),
+            is_part: *is_part,
         }
     }
 }
@@ -129,7 +130,7 @@ impl TryFrom<proto::Update> for Update {
     type Error = Invalid;
 
     fn try_from(message: proto::Update) -> Result<Self, Invalid> {
-        let proto::Update { snapshot_id, canonical, chain, executed, retracted } = message;
+        let proto::Update { snapshot_id, canonical, chain, executed, retracted, is_part } = message;
         let proto::Canonical { number, hash, timestamp_seconds } =
             required("canonical", canonical)?;
         let executed: Vec<ExecutedFlashblock> = list("executed", executed)?;
@@ -143,6 +144,7 @@ impl TryFrom<proto::Update> for Update {
             chain: list("chain", chain)?,
             executed: executed.into_iter().map(Arc::new).collect(),
             retracted: list("retracted", retracted)?,
+            is_part,
         })
     }
 }

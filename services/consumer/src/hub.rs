@@ -97,7 +97,7 @@ mod tests {
     fn update(snapshot_id: u64) -> Arc<Update> {
         let canonical = Canonical { number: snapshot_id, hash: B256::ZERO, timestamp: 0 };
         let (chain, executed, retracted) = (Vec::new(), Vec::new(), Vec::new());
-        Arc::new(Update { snapshot_id, canonical, chain, executed, retracted })
+        Arc::new(Update { snapshot_id, canonical, chain, executed, retracted, is_part: false })
     }
 
     fn hub() -> Hub {

@@ -158,6 +158,10 @@ impl Follower {
         while let Some(update) = updates.next().await {
             let update = update.map_err(Ended::Stream)?;
             let snapshot = store.apply(&update).map_err(Ended::BadUpdate)?;
+            if update.is_part {
+                // What is shown now may be more.
+                continue;
+            }
             let (id, previous) = (snapshot.id, self.publisher.0.borrow().clone());
             let view = spawn_blocking(move || {
                 Arc::new(View::new(snapshot, previous.as_deref(), Instant::now()))

@@ -13,6 +13,7 @@ use common::{
     snapshots::{self, RICH, Sealing},
 };
 use jsonrpsee::types::ErrorObjectOwned;
+use preconf_pending::snapshot::Update;
 use preconf_primitives::Seq;
 use serde_json::{Value, json};
 
@@ -203,6 +204,26 @@ async fn a_bad_update_changes_nothing_and_the_overlay_starts_again_from_nothing(
     assert_eq!(world.ask("eth_blockNumber", json!([])).await, "0x66");
     let lower = world.ask("eth_getBlockByNumber", json!(["0x65", false])).await;
     assert_eq!(lower["hash"], json!(B256::repeat_byte(0xa1)));
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_part_of_what_a_subscription_begins_with_is_shown_to_nobody() {
+    let (world, consumer) = World::ready(&[]).await;
+    consumer.until_subscribed(1).await;
+    let part = Update { is_part: true, ..snapshots::empty_update(8) };
+    let mut bad = snapshots::update(9, Sealing::Sealed);
+    bad.executed.clear();
+    bad.chain[1].seq = Seq::new(99);
+
+    consumer.greet_with(part);
+    consumer.send(bad.clone());
+    consumer.until_subscribed(2).await;
+    // The next subscription is the answer to what comes after the part.
+    consumer.send(bad);
+    consumer.until_subscribed(3).await;
+
+    assert_eq!(world.ask("eth_blockNumber", json!([])).await, "0x66");
     world.finish().await.unwrap();
 }
 

@@ -99,7 +99,8 @@ impl Machine {
             self.promises.promise_anew(transaction.transaction.hash());
         }
         self.shown = Shown { snapshot_id, canonical: Some(canonical), chain: chain.clone() };
-        let update = Update { snapshot_id, canonical, chain, executed, retracted };
+        let is_part = false;
+        let update = Update { snapshot_id, canonical, chain, executed, retracted, is_part };
         self.effects.push_back(Effect::Publish(Arc::new(update)));
     }
 

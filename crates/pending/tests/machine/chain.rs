@@ -283,6 +283,8 @@ fn a_newcomer_is_led_to_the_newest_snapshot_piece_by_piece() {
     let mut newest = None;
     for update in &updates {
         assert!(update.executed.len() <= 1);
+        // Less than what was shown before is shown to nobody.
+        assert_eq!(update.is_part, update.snapshot_id != rig.snapshot().id);
         let snapshot = store.apply(update).unwrap();
         ids.push(snapshot.id);
         newest = Some(snapshot);

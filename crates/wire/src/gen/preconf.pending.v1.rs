@@ -23,6 +23,10 @@ pub struct Update {
     /// What was preconfirmed and has not been kept.
     #[prost(message, repeated, tag = "5")]
     pub retracted: ::prost::alloc::vec::Vec<super::super::types::v1::Retraction>,
+    /// Whether this is a part of what a new subscriber is told at first: more of the same chain follows
+    /// at once, and until it is whole the subscriber goes on with what he had.
+    #[prost(bool, tag = "6")]
+    pub is_part: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Canonical {

@@ -88,7 +88,7 @@ pub(crate) fn nothing_pending() -> Snapshot {
 /// Upon the canonical block there is nothing.
 pub(crate) fn empty_update(snapshot_id: u64) -> Update {
     let (chain, executed, retracted) = (Vec::new(), Vec::new(), Vec::new());
-    Update { snapshot_id, canonical: CANONICAL, chain, executed, retracted }
+    Update { snapshot_id, canonical: CANONICAL, chain, executed, retracted, is_part: false }
 }
 
 /// The two blocks as the first update of a subscription.
@@ -123,6 +123,7 @@ pub(crate) fn update(snapshot_id: u64, sealing: Sealing) -> Update {
         chain: vec![lower, upper],
         executed: executed.into_iter().map(Arc::new).collect(),
         retracted: Vec::new(),
+        is_part: false,
     }
 }
 
