@@ -23,6 +23,10 @@ use crate::{
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
 };
 
+/// How many promises of others are remembered while nothing is built: more than the blocks hold
+/// whose fate is open. The oldest are forgotten first.
+const REMEMBERED_PROMISES: usize = 1 << 17;
+
 /// Names a build. The driver numbers its builds; numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BuildId(pub u64);
@@ -184,6 +188,44 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.in_flight = false;
     }
 
+    /// Begins to build `block` as another builder publishes it: only what is
+    /// [promised](Self::promise) goes in, and nothing is published before [`Assembler::lead`].
+    pub fn follow(&mut self, id: BuildId, block: NextBlock, overlay: Overlay<R>, now: Instant) {
+        self.open(id, block, overlay, now);
+        if let Some((_, build)) = &mut self.build {
+            build.follow();
+        }
+    }
+
+    /// Publishes build `id` from here on. `false` if it does not run.
+    pub fn lead(&mut self, id: BuildId, now: Instant) -> bool {
+        let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) else {
+            return false;
+        };
+        build.lead(self.timing, now);
+        true
+    }
+
+    /// Takes over promises that another builder has made, or this one before it was started again.
+    pub fn promise(&mut self, transactions: Vec<Transaction>) {
+        match &mut self.build {
+            Some((_, build)) => build.promise(transactions),
+            None => {
+                self.unsettled.extend(transactions);
+                let surplus = self.unsettled.len().saturating_sub(REMEMBERED_PROMISES);
+                self.unsettled.drain(..surplus);
+            }
+        }
+    }
+
+    /// Whoever made these promises has taken them back.
+    pub fn withdraw(&mut self, transactions: &HashSet<B256>) {
+        self.unsettled.retain(|promise| !transactions.contains(promise.hash()));
+        if let Some((_, build)) = &mut self.build {
+            build.withdraw(transactions);
+        }
+    }
+
     /// Ends the running build without a block.
     pub fn drop_build(&mut self) -> Option<BuildId> {
         let (id, build) = self.build.take()?;
@@ -238,6 +280,7 @@ impl<R: StateReader + Clone> Assembler<R> {
         match build.step(&mut self.pool, !self.in_flight, now) {
             Step::Worked => Wake::Now,
             Step::Wait(until) => Wake::At(until),
+            Step::Idle => Wake::OnInput,
             Step::Need(keys) => {
                 self.effects.push_back(Effect::Need { build: id, keys });
                 Wake::Now

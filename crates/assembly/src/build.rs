@@ -43,6 +43,8 @@ pub enum Step {
     Worked,
     /// It has nothing to do before this time, unless something arrives.
     Wait(Instant),
+    /// It has nothing to do unless something arrives.
+    Idle,
     /// State is missing.
     Need(Vec<Key>),
     /// The chain may hold this promised transaction.
@@ -120,6 +122,9 @@ pub struct Build<R: StateReader> {
     /// What the next step needs and has not come.
     stalled: Vec<Key>,
     state_rounds: HashMap<B256, u32>,
+    /// While another builder publishes this block: what it was heard to promise. Nothing else goes
+    /// in, and nothing comes out.
+    followed: Option<HashSet<B256>>,
 }
 
 /// A transaction that waits for state.
@@ -169,6 +174,41 @@ impl<R: StateReader + Clone> Build<R> {
             parked: Vec::new(),
             stalled: Vec::new(),
             state_rounds: HashMap::new(),
+            followed: None,
+        }
+    }
+
+    /// Takes up promises that were heard of, each once. They are tried after those before.
+    pub fn promise(&mut self, transactions: Vec<Transaction>) {
+        let followed = self.followed.take();
+        let follows = followed.is_some();
+        let mut known = followed.unwrap_or_else(|| self.promised());
+        let new = transactions.into_iter().filter(|promise| known.insert(*promise.hash()));
+        self.promises.add(new);
+        self.followed = follows.then_some(known);
+    }
+
+    /// Lets another builder publish this block: what it promises goes in, and nothing comes out.
+    pub fn follow(&mut self) {
+        self.followed = Some(self.promised());
+    }
+
+    fn promised(&self) -> HashSet<B256> {
+        self.unsettled().iter().map(|promise| *promise.hash()).collect()
+    }
+
+    /// Publishes the block from here on. What was heard before is in its first flashblocks.
+    pub fn lead(&mut self, timing: Timing, now: Instant) {
+        self.followed = None;
+        self.cadence = Cadence::new(now, timing.interval);
+        self.ends = now + timing.deadline;
+    }
+
+    /// Whoever made these promises has taken them back.
+    pub fn withdraw(&mut self, transactions: &HashSet<B256>) {
+        self.promises.withdraw(transactions);
+        if self.followed.is_some() {
+            self.follow();
         }
     }
 
@@ -179,23 +219,28 @@ impl<R: StateReader + Clone> Build<R> {
         if let Some(failure) = self.take_failure() {
             return Step::Failed(failure);
         }
-        if now >= self.ends {
+        let follows = self.followed.is_some();
+        if now >= self.ends && !follows {
             return Step::Full(Exhausted::Deadline);
         }
+        let idle = if follows { Step::Idle } else { Step::Wait(self.ends) };
         if !self.stalled.is_empty() {
-            return Step::Wait(self.ends);
+            return idle;
         }
         if let Stage::Opening { .. } = &self.stage {
             return self.open_block();
         }
         // The last index is kept for the flashblock that ends the session.
-        let may_cut = may_cut && self.flashblocks < MAX_INDEX;
+        let may_cut = may_cut && !follows && self.flashblocks < MAX_INDEX;
         if let Some(transaction) = self.promises.next().cloned() {
             // Promises may take several flashblocks, each within its bounds.
             if self.bytes_since_cut >= CUT_BYTES {
-                return if may_cut { Step::Cut(self.cut(now)) } else { Step::Wait(self.ends) };
+                return if may_cut { Step::Cut(self.cut(now)) } else { idle };
             }
             return self.keep_promise(pool, &transaction);
+        }
+        if follows {
+            return idle;
         }
         if may_cut && self.is_cut_due(now) {
             return Step::Cut(self.cut(now));

@@ -57,6 +57,20 @@ impl Promises {
         Self { to_come: to_come.collect(), ..Self::default() }
     }
 
+    /// Further promises, to be tried after the others.
+    pub(crate) fn add(&mut self, promised: impl IntoIterator<Item = Transaction>) {
+        self.to_come.extend(promised);
+    }
+
+    /// Whoever made these has said that they are none any more.
+    pub(crate) fn withdraw(&mut self, withdrawn: &HashSet<B256>) {
+        let stays = |promise: &Transaction| !withdrawn.contains(promise.hash());
+        self.to_come.retain(stays);
+        self.put_off.retain(stays);
+        self.questioned.retain(|broken| stays(&broken.transaction));
+        self.taken_back.retain(|taken_back| stays(&taken_back.broken.transaction));
+    }
+
     /// The one to be tried next.
     pub(crate) fn next(&self) -> Option<&Transaction> {
         self.to_come.front()

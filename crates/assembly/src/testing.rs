@@ -106,8 +106,20 @@ impl Machine {
 
     /// Begins a build with this gas limit.
     pub(crate) fn open(&mut self, gas_limit: u64) -> BuildId {
+        let (build, block) = self.next_build(gas_limit);
+        self.assembler.open(build, block, Overlay::new(self.cache.clone()), self.now);
+        build
+    }
+
+    /// Begins a build that follows another builder's.
+    pub(crate) fn follow(&mut self, gas_limit: u64) -> BuildId {
+        let (build, block) = self.next_build(gas_limit);
+        self.assembler.follow(build, block, Overlay::new(self.cache.clone()), self.now);
+        build
+    }
+
+    fn next_build(&mut self, gas_limit: u64) -> (BuildId, NextBlock) {
         self.builds += 1;
-        let build = BuildId(self.builds);
         let block = NextBlock {
             number: 1,
             timestamp: 2,
@@ -118,8 +130,7 @@ impl Machine {
             excess_blob_gas: Some(0),
             ..NextBlock::default()
         };
-        self.assembler.open(build, block, Overlay::new(self.cache.clone()), self.now);
-        build
+        (BuildId(self.builds), block)
     }
 
     pub(crate) fn submit(&mut self, transaction: &Transaction) {

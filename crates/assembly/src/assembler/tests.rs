@@ -258,3 +258,52 @@ fn what_the_chain_holds_is_no_longer_owed() {
     machine.assembler.canonical([(SENDER, 0, promise.hash())].into_iter());
     assert_eq!(machine.assembler.unsettled, []);
 }
+
+#[test]
+fn who_follows_publishes_nothing_and_takes_in_nothing_but_promises() {
+    let mut machine = Machine::new();
+    let build = machine.follow(ROOM);
+    machine.submit(&unsigned(transfer(0), OTHER));
+    let promise = unsigned(transfer(0), SENDER);
+    machine.assembler.promise(vec![promise.clone(), promise.clone()]);
+    machine.tick();
+    machine.assembler.promise(vec![promise.clone()]);
+    assert!(machine.run().is_empty());
+
+    assert!(machine.assembler.finish(build, machine.now));
+    let Effect::Complete { last, .. } = only(machine.run()) else { panic!("it is complete") };
+    assert_eq!((last.index, last.transactions), (0, vec![promise]));
+}
+
+#[test]
+fn who_takes_the_lead_begins_with_what_was_promised() {
+    let mut machine = Machine::new();
+    let build = machine.follow(ROOM);
+    let (first, second) = (unsigned(transfer(0), SENDER), unsigned(transfer(1), SENDER));
+    let waiting = unsigned(transfer(0), OTHER);
+    machine.submit(&waiting);
+    machine.assembler.promise(vec![first.clone()]);
+    machine.assembler.promise(vec![second.clone()]);
+    assert!(machine.run().is_empty());
+
+    assert!(machine.assembler.lead(build, machine.now));
+    assert_eq!(machine.publish()[0].transactions, [first, second]);
+    machine.tick();
+    assert_eq!(machine.publish()[0].transactions, [waiting]);
+}
+
+#[test]
+fn what_the_leader_took_back_is_not_promised_by_its_successor() {
+    let mut machine = Machine::new();
+    let (kept, withdrawn) = (unsigned(transfer(0), OTHER), large());
+    machine.assembler.promise(vec![withdrawn.clone(), kept.clone()]);
+    machine.assembler.withdraw(&[*withdrawn.hash()].into_iter().collect());
+    let build = machine.follow(ROOM);
+    machine.assembler.promise(vec![withdrawn.clone()]);
+    machine.assembler.withdraw(&[*withdrawn.hash()].into_iter().collect());
+    assert!(machine.run().is_empty());
+
+    assert!(machine.assembler.lead(build, machine.now));
+    let cut = machine.publish().remove(0);
+    assert_eq!((cut.transactions, cut.retractions), (vec![kept], vec![]));
+}
