@@ -8,7 +8,9 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt, future};
 use preconf_primitives::{Abandoned, Position, Retracted, Sealed};
 use preconf_signing::{SignedFlashblock, SignedStatement};
-pub use server::{EncodedFeedService, EncodedFeedStream, EncodedItem, FeedGrpc, server};
+pub use server::{
+    DecodeError, EncodedFeedService, EncodedFeedStream, EncodedItem, FeedGrpc, server,
+};
 use tonic::{Status, transport::Channel};
 
 use crate::{

@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, map::HashSet};
 use preconf_assembly::{Assembler, BoxError, BuildId, Effect, Located, PoolLimits, Timing, Wake};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
@@ -51,6 +51,14 @@ pub(crate) enum Order {
     Canonical { used: Vec<(Address, u64, B256)> },
     /// Build this block.
     Open { build: BuildId, block: Box<NextBlock>, overlay: Box<Overlay<StateCache>> },
+    /// Build this block as another builder publishes it.
+    Follow { build: BuildId, block: Box<NextBlock>, overlay: Box<Overlay<StateCache>> },
+    /// Publish it from here on.
+    Lead { build: BuildId },
+    /// Another builder has promised these.
+    Promise { transactions: Vec<Transaction> },
+    /// It has taken these back.
+    Withdraw { transactions: HashSet<B256> },
     /// The block is asked for.
     Finish { build: BuildId },
     /// Give it up.
@@ -215,6 +223,14 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
         Order::Open { build, block, overlay } => {
             assembler.open(build, *block, *overlay, Instant::now());
         }
+        Order::Follow { build, block, overlay } => {
+            assembler.follow(build, *block, *overlay, Instant::now());
+        }
+        Order::Lead { build } => {
+            assembler.lead(build, Instant::now());
+        }
+        Order::Promise { transactions } => assembler.promise(transactions),
+        Order::Withdraw { transactions } => assembler.withdraw(&transactions),
         Order::Finish { build } => {
             assembler.finish(build, Instant::now());
         }

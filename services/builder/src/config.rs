@@ -8,6 +8,7 @@ use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
 use preconf_engine::JwtSecret;
 use preconf_primitives::MAX_INDEX;
+use preconf_subscribe::FeedUrl;
 use url::Url;
 
 /// A genesis file of a devnet with many accounts is a few megabytes.
@@ -60,8 +61,9 @@ pub struct Config {
     #[arg(long, env = "PRECONF_INGRESS_LISTEN", value_name = "ENDPOINT")]
     pub ingress_listen: Endpoint,
 
-    /// The name under which the lease is taken. Two builders have two names.
-    #[arg(long, env = "PRECONF_LEASE_HOLDER", default_value = "builder", value_name = "NAME")]
+    /// The name under which the lease is taken. Two builders have two names, and a builder that is
+    /// started again has the same one: the name of the host, if unset.
+    #[arg(long, env = "PRECONF_LEASE_HOLDER", default_value_t = host_name(), value_name = "NAME")]
     pub lease_holder: String,
 
     /// How long the right to build lasts without being renewed.
@@ -73,6 +75,16 @@ pub struct Config {
         value_name = "MS"
     )]
     pub lease_ms: u64,
+
+    /// Where what is published is written down before, so that it is kept when this process is
+    /// killed and started again. Without it, such a start breaks the promises of the open blocks.
+    #[arg(long, env = "PRECONF_JOURNAL", value_name = "PATH")]
+    pub journal: Option<PathBuf>,
+
+    /// A feed of what is published, of a gateway or of the other builder: while that one has the
+    /// lease, this one executes what it publishes, and goes on with it if the lease runs out.
+    #[arg(long, env = "PRECONF_STANDBY_FEED", value_name = "URL")]
+    pub standby_feed: Option<FeedUrl>,
 
     /// From one flashblock to the next.
     #[arg(
@@ -171,7 +183,13 @@ impl Prepared {
             None => inbound.clone(),
         };
         let security = Security::load(&config.security)?;
-        for endpoint in [&config.signer, &config.feed_listen, &config.ingress_listen] {
+        let standby = config.standby_feed.iter().filter_map(|feed| match feed {
+            FeedUrl::Grpc(endpoint) => Some(endpoint),
+            // Its content authenticates itself.
+            FeedUrl::WebSocket(_) => None,
+        });
+        let links = [&config.signer, &config.feed_listen, &config.ingress_listen];
+        for endpoint in links.into_iter().chain(standby) {
             security.check(endpoint)?;
         }
         Ok(Self { config: config.clone(), spec: Arc::new(spec), inbound, outbound, security })
@@ -205,6 +223,13 @@ impl Config {
     pub(crate) fn pool_limits(&self) -> PoolLimits {
         PoolLimits { minimum_tip: self.minimum_priority_fee, ..PoolLimits::default() }
     }
+}
+
+/// What this machine calls itself, in a container its name.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
+    if name.is_empty() { "builder".to_owned() } else { name }
 }
 
 fn parse_deadline(text: &str) -> Result<Duration, String> {

@@ -56,6 +56,24 @@ impl Feed {
         Self { window: Mutex::default(), live, subscribers: Arc::default(), shutdown }
     }
 
+    /// A feed that goes on with what was published before the process was started again.
+    pub(crate) fn restore(&self, items: &[(Position, FeedItem)]) {
+        let mut window = self.window.lock();
+        for (position, item) in items {
+            window.push(*position, Arc::new(item.clone()));
+        }
+    }
+
+    /// What is kept for replay, each item at the flashblock that it is or follows.
+    pub(crate) fn kept(&self) -> Vec<(Position, Arc<FeedItem>)> {
+        let window = self.window.lock();
+        let items = window.sessions.iter().flat_map(|session| {
+            let at = |index: u64| Position::new(session.seq, index);
+            session.items.iter().map(move |(index, item)| (at(*index), item.clone()))
+        });
+        items.collect()
+    }
+
     /// Publishes an item that belongs after the flashblock at `position`.
     pub(crate) fn publish(&self, position: Position, item: FeedItem) {
         let item = Arc::new(item);
@@ -194,43 +212,16 @@ fn size(item: &FeedItem) -> usize {
 #[allow(clippy::wildcard_enum_match_arm, reason = "tests name what they expect")]
 mod tests {
     use alloy_primitives::{B256, FixedBytes};
-    use preconf_primitives::{
-        Base, Digest, Flashblock, FlashblockParts, Opening, PayloadId, Sealed,
-    };
+    use preconf_primitives::{Digest, Sealed};
     use preconf_signing::{SignedFlashblock, SignedStatement};
 
     use super::*;
-
-    fn at(seq: u64, index: u64) -> Position {
-        Position::new(Seq::new(seq), index)
-    }
+    use crate::testing::at;
 
     fn flashblock(position: Position) -> FeedItem {
-        let base = Base {
-            parent_beacon_block_root: B256::ZERO,
-            parent_hash: B256::ZERO,
-            fee_recipient: Default::default(),
-            prev_randao: B256::ZERO,
-            block_number: 1,
-            gas_limit: 1,
-            timestamp: 1,
-            extra_data: Default::default(),
-            base_fee_per_gas: 1,
-            prev_proposer_pubkey: None,
-        };
-        let flashblock = Flashblock::new(FlashblockParts {
-            payload_id: PayloadId::ZERO,
-            position,
-            block_number: 1,
-            opening: (position.index == 0).then(|| Opening { base, withdrawals: vec![] }),
-            transactions: vec![],
-            is_last: false,
-            published_at_ms: 0,
-            traceparent: None,
-            parent_digest: Digest::ZERO,
-        });
         let (signature, seal) = (FixedBytes::ZERO, FixedBytes::ZERO);
-        FeedItem::Flashblock(SignedFlashblock { flashblock: flashblock.unwrap(), signature, seal })
+        let flashblock = crate::testing::flashblock(position);
+        FeedItem::Flashblock(SignedFlashblock { flashblock, signature, seal })
     }
 
     fn sealed(seq: u64) -> FeedItem {
@@ -297,6 +288,15 @@ mod tests {
         assert_eq!(window.sessions.len(), KEPT_SESSIONS);
         assert_eq!(window.sessions[0].seq, Seq::new(4));
         assert_eq!(window.bytes, window.sessions.iter().map(|kept| kept.bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn a_restored_feed_replays_what_the_one_before_kept() {
+        let before = feed().kept();
+        let items: Vec<_> = before.iter().map(|(at, item)| (*at, item.as_ref().clone())).collect();
+        let after = Feed::new(Shutdown::new());
+        after.restore(&items);
+        assert_eq!(kept(&after, Some(at(7, 2))), kept(&feed(), Some(at(7, 2))));
     }
 
     #[tokio::test]

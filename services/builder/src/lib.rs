@@ -19,17 +19,22 @@
 //! * The [`publisher`] has each flashblock signed and then puts it on the [`feed`].
 //! * Whatever of this fails, the execution client's own payload is handed out instead.
 //!
-//! This service holds no key, and keeps nothing on disk.
+//! What was promised is kept: a builder that was killed reads it in its [`journal`], and a standby
+//! hears it on the feed; either goes on where the one before stopped, once it has the lease.
+//!
+//! This service holds no key.
 
 mod build;
 mod config;
 mod feed;
 mod ingress;
+mod journal;
 mod metrics;
 mod publisher;
 mod sealing;
 mod sequencer;
 mod serve;
+mod standby;
 #[cfg(test)]
 mod testing;
 

@@ -35,6 +35,7 @@ pub(crate) struct Metrics {
     heads: Family<Counter, 1>,
     submissions: Family<Counter, 1>,
     epoch: Gauge,
+    heard: Family<Counter, 1>,
 }
 
 impl Metrics {
@@ -88,6 +89,11 @@ impl Metrics {
             ),
             epoch: registry
                 .gauge("lease_epoch", "The epoch of the lease held; 0 before the first."),
+            heard: registry.counters(
+                "heard",
+                "Messages of the feed that a standby listened to, by what became of them.",
+                ["outcome"],
+            ),
         }
     }
 
@@ -131,6 +137,10 @@ impl Metrics {
 
     pub(crate) fn submission(&self, outcome: &'static str) {
         self.submissions.get([outcome]).inc();
+    }
+
+    pub(crate) fn heard(&self, outcome: &'static str) {
+        self.heard.get([outcome]).inc();
     }
 
     pub(crate) fn epoch(&self, epoch: Epoch) {

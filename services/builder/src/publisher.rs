@@ -9,7 +9,15 @@
 //! ends only the newest session; the lease is renewed all the same. Nobody waits for the publisher
 //! meanwhile: what does not fit into its queue ends the build it belongs to, and each build has its
 //! place there for its end.
+//!
+//! What is published is in the [`Journal`] before, if there is one: a flashblock before it is
+//! signed, so that one that was signed and not published can be published by the process after this
+//! one. A flashblock that cannot be written down is not published.
+//!
+//! * [`lease`] — the right to publish: taken, kept and lost.
+//! * [`statement`] — what is owed.
 
+mod lease;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -22,13 +30,13 @@ use std::{
 
 use alloy_primitives::B256;
 use preconf_assembly::{BuildId, Cut};
-use preconf_chassis::{Backoff, Shutdown};
+use preconf_chassis::{Backoff, Check, Shutdown};
 use preconf_primitives::{
-    AbandonReason, Arrival, Flashblock, FlashblockParts, Opening, PayloadId, Position, Progress,
-    Retracted, Session, Succession,
+    AbandonReason, Arrival, Epoch, Flashblock, FlashblockParts, Opening, PayloadId, Position,
+    Progress, Retracted, Session, Succession,
 };
 use preconf_signing::{
-    Lease, OpenSession, SignFlashblock, SignedFlashblock, SignerRefusalReason, v2,
+    Lease, OpenSession, SignFlashblock, Signatures, SignedFlashblock, SignerRefusalReason, v2,
 };
 use preconf_telemetry::current_traceparent;
 use preconf_wire::{
@@ -37,12 +45,13 @@ use preconf_wire::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval_at, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::{feed::Feed, metrics::Metrics};
+use crate::{feed::Feed, journal::Journal, metrics::Metrics};
 
+use lease::LEASE_POLL;
 use statement::{LEASE_LOST, Owed, Statement, cause};
 
 /// How often a flashblock is tried: its build ends then.
@@ -76,16 +85,34 @@ pub(crate) enum Published {
     Flashblock { build: BuildId, index: u64 },
     /// The signer refused or did not answer: the build is over.
     Failed { build: BuildId, reason: AbandonReason },
+    /// The lease is ours: what is built is published from here on.
+    Leads,
+    /// It is not ours any more.
+    Follows,
+}
+
+/// What a publisher works with.
+pub(crate) struct Parts {
+    pub(crate) signer: SignerClient,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Under which name it takes the lease.
+    pub(crate) holder: String,
+    pub(crate) lease_duration: Duration,
+    pub(crate) journal: Option<Journal>,
+    /// The flashblock that this builder may have had signed before it was started again.
+    pub(crate) unsigned: Option<Flashblock>,
+    /// Whether the consensus client may come here.
+    pub(crate) check: Check,
+    pub(crate) published: mpsc::Sender<Published>,
 }
 
 /// Signs and publishes.
 pub(crate) struct Publisher {
-    signer: SignerClient,
-    feed: Arc<Feed>,
-    metrics: Arc<Metrics>,
-    holder: String,
-    lease_duration: Duration,
+    parts: Parts,
     lease: Option<Lease>,
+    /// When the lease is renewed, or asked for.
+    lease_due: Instant,
     live: Option<Live>,
     /// What has to be signed before anything else is published, in order: few, as nothing new is
     /// begun meanwhile.
@@ -96,7 +123,6 @@ pub(crate) struct Publisher {
     /// The opening of a build that waits until the one before has ended.
     held: Option<Outgoing>,
     progress: Progress,
-    published: mpsc::Sender<Published>,
 }
 
 /// The session that is open.
@@ -116,6 +142,8 @@ enum PublishError {
     Signer(#[source] SignerError),
     #[error("the flashblock is not valid")]
     Flashblock(#[source] preconf_primitives::InvalidFlashblock),
+    #[error("writing the journal")]
+    Journal(#[source] std::io::Error),
     #[error("the signer signed another digest than ours")]
     Digest,
     #[error("{0} does not follow what was published before: {1:?}")]
@@ -123,39 +151,24 @@ enum PublishError {
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        signer: SignerClient,
-        feed: Arc<Feed>,
-        metrics: Arc<Metrics>,
-        holder: String,
-        lease_duration: Duration,
-        published: mpsc::Sender<Published>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            signer,
-            feed,
-            metrics,
-            holder,
-            lease_duration,
+            parts,
             lease: None,
+            lease_due: Instant::now(),
             live: None,
             owed: VecDeque::new(),
             next_try: Instant::now(),
             backoff: Backoff::new(),
             held: None,
             progress: Progress::new(),
-            published,
         }
     }
 
     /// Publishes what comes, in order, and keeps the lease, until the process is told to stop; then
     /// what is still waiting, and the end of the open session.
     pub(crate) async fn run(mut self, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: Shutdown) {
-        let third = self.lease_duration / 3;
-        let mut renewal = interval_at(Instant::now() + third, third);
-        if let Err(error) = self.take_lease().await {
-            warn!(error = &error as &dyn std::error::Error, "the lease is not ours yet");
-        }
+        self.keep_lease().await;
         loop {
             tokio::select! {
                 () = sleep_until(self.next_try), if !self.owed.is_empty() => self.say().await,
@@ -163,7 +176,7 @@ impl Publisher {
                     Some(next) => self.publish(next).await,
                     None => break,
                 },
-                _ = renewal.tick() => self.renew_lease().await,
+                () = sleep_until(self.lease_due) => self.keep_lease().await,
                 () = shutdown.cancelled() => break,
             }
             self.release().await;
@@ -260,7 +273,7 @@ impl Publisher {
 
     /// The sequencer is gone only when the process ends.
     async fn tell(&self, what: Published) {
-        let _ = self.published.send(what).await;
+        let _ = self.parts.published.send(what).await;
     }
 
     async fn open(
@@ -271,18 +284,19 @@ impl Publisher {
         payload_id: PayloadId,
         opening: Box<Opening>,
     ) -> Result<(), PublishError> {
+        self.shorten_journal()?;
         let epoch = match self.lease {
             Some(lease) => lease.epoch,
             None => self.take_lease().await?.epoch,
         };
         let request = OpenSession { epoch, block_number, parent_hash, payload_id };
-        let opened = self.signer.open_session(request).await;
+        let opened = self.parts.signer.open_session(request).await;
         let opened = match opened {
             Err(SignerError::Refused(refusal))
                 if refusal.reason == SignerRefusalReason::LeaseLost =>
             {
                 let epoch = self.take_lease().await?.epoch;
-                self.signer.open_session(OpenSession { epoch, ..request }).await
+                self.parts.signer.open_session(OpenSession { epoch, ..request }).await
             }
             opened => opened,
         };
@@ -346,30 +360,54 @@ impl Publisher {
             | Succession::Gap(_)
             | Succession::Stale) => return Err(PublishError::Order(at, succession)),
         }
-        let request = SignFlashblock {
-            epoch: session.epoch,
-            position: at,
-            hashes: content.hashes,
-            published_at_ms: content.published_at_ms,
-            is_last,
-            parent_digest: content.parent_digest,
-        };
-        let signatures = sign(&self.signer, &request).await.map_err(PublishError::Signer)?;
-        if signatures.digest != digest {
-            return Err(PublishError::Digest);
+        if let Some(journal) = &mut self.parts.journal {
+            journal.flashblock(&flashblock).map_err(PublishError::Journal)?;
         }
-        live.opening = None;
-        live.parent_digest = digest;
-        live.next_index += 1;
+        let signed = self.signed(session.epoch, flashblock, &content).await?;
+        if let Some(live) = &mut self.live {
+            live.opening = None;
+            live.parent_digest = digest;
+            live.next_index += 1;
+        }
         self.progress.accept(&arrival);
-        self.metrics.flashblock(&flashblock, started.elapsed());
-        let signature = signatures.signature;
-        let signed = SignedFlashblock { flashblock, signature, seal: signatures.seal };
-        self.feed.publish(at, FeedItem::Flashblock(signed));
+        self.parts.metrics.flashblock(&signed.flashblock, started.elapsed());
+        self.parts.feed.publish(at, FeedItem::Flashblock(signed));
         // Owed from here on, so that the assembler may forget them.
         self.retract(at, session, &cut);
         self.tell(Published::Flashblock { build, index: cut.index }).await;
         Ok(())
+    }
+
+    /// A flashblock with its signatures, which are in the journal.
+    async fn signed(
+        &mut self,
+        epoch: Epoch,
+        flashblock: Flashblock,
+        content: &v2::Content,
+    ) -> Result<SignedFlashblock, PublishError> {
+        let v2::Content { position, hashes, published_at_ms, is_last, parent_digest, .. } =
+            *content;
+        let request =
+            SignFlashblock { epoch, position, hashes, published_at_ms, is_last, parent_digest };
+        let signatures = sign(&self.parts.signer, &request).await.map_err(PublishError::Signer)?;
+        let Signatures { digest, signature, seal } = signatures;
+        if digest != content.digest() {
+            return Err(PublishError::Digest);
+        }
+        if let Some(journal) = &mut self.parts.journal {
+            let written = journal.signatures(position, &signature, &seal);
+            written.map_err(PublishError::Journal)?;
+        }
+        Ok(SignedFlashblock { flashblock, signature, seal })
+    }
+
+    fn shorten_journal(&mut self) -> Result<(), PublishError> {
+        match &mut self.parts.journal {
+            Some(journal) if journal.is_long() => {
+                journal.rewrite(&self.parts.feed.kept()).map_err(PublishError::Journal)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Owes the retractions of the flashblock at `at`.
@@ -377,7 +415,7 @@ impl Publisher {
         if cut.retractions.is_empty() {
             return;
         }
-        self.metrics.retracted(&cut.retractions);
+        self.parts.metrics.retracted(&cut.retractions);
         let block_number = session.block_number;
         let retracted = Retracted { at, block_number, retractions: cut.retractions.clone() };
         self.owe(Statement::Retracted(retracted), at);
@@ -402,18 +440,30 @@ impl Publisher {
         if self.owed.is_empty() {
             self.next_try = Instant::now();
         }
-        let until = Instant::now() + self.lease_duration;
+        let until = Instant::now() + self.parts.lease_duration;
         self.owed.push_back(Owed { statement, at, until });
     }
 
     /// Has the first of what is owed signed, or puts it off, or gives it up.
     async fn say(&mut self) {
         let Some(owed) = self.owed.pop_front() else { return };
-        let Some(lease) = self.lease else { return self.lose(&owed.statement, LEASE_LOST) };
-        match owed.statement.sign(&self.signer, lease.epoch).await {
+        let Some(lease) = self.lease else {
+            if Instant::now() >= owed.until {
+                return self.lose(&owed.statement, LEASE_LOST);
+            }
+            // It may be ours again at once: a signer that was started again gives it to the first.
+            self.next_try = Instant::now() + LEASE_POLL;
+            return self.owed.push_front(owed);
+        };
+        match owed.statement.sign(&self.parts.signer, lease.epoch).await {
             Ok(item) => {
                 self.backoff.reset();
-                self.feed.publish(owed.at, item);
+                let journal = self.parts.journal.as_mut();
+                let written = journal.map_or(Ok(()), |journal| journal.statement(owed.at, &item));
+                if let Err(error) = written {
+                    warn!(%error, "a statement is not in the journal");
+                }
+                self.parts.feed.publish(owed.at, item);
             }
             Err(error @ SignerError::Unavailable(_)) if Instant::now() < owed.until => {
                 let error = &error as &dyn std::error::Error;
@@ -432,43 +482,9 @@ impl Publisher {
 
     fn lose(&mut self, statement: &Statement, cause: &'static str) {
         warn!(?statement, cause, "a statement is given up");
-        self.metrics.lost_statement(statement.as_str(), cause);
+        self.parts.metrics.lost_statement(statement.as_str(), cause);
         self.backoff.reset();
         self.next_try = Instant::now();
-    }
-
-    async fn take_lease(&mut self) -> Result<Lease, PublishError> {
-        self.lease = None;
-        let lease = self.signer.acquire_lease(&self.holder, self.lease_duration).await;
-        let lease = lease.map_err(PublishError::Signer)?;
-        info!(epoch = %lease.epoch, "lease acquired");
-        self.metrics.epoch(lease.epoch);
-        self.lease = Some(lease);
-        Ok(lease)
-    }
-
-    async fn renew_lease(&mut self) {
-        let Some(lease) = self.lease else {
-            if let Err(error) = self.take_lease().await {
-                warn!(error = &error as &dyn std::error::Error, "the lease is not ours yet");
-            }
-            return;
-        };
-        match self.signer.renew_lease(lease.epoch).await {
-            Ok(_) => {}
-            Err(SignerError::Refused(refusal)) => {
-                warn!(reason = refusal.reason.as_str(), "the lease is lost");
-                self.lease = None;
-                if let Some(build) = self.live.as_ref().map(|live| live.build) {
-                    let reason = AbandonReason::LeaseLost;
-                    self.end_live(reason);
-                    self.tell(Published::Failed { build, reason }).await;
-                }
-            }
-            Err(error @ (SignerError::Unavailable(_) | SignerError::Invalid(_))) => {
-                warn!(error = &error as &dyn std::error::Error, "the lease was not renewed");
-            }
-        }
     }
 }
 

@@ -152,6 +152,11 @@ impl Sealer {
 }
 
 impl SealedBlock {
+    /// Whether anybody's transaction is in it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.transactions.iter().any(|transaction| !transaction.envelope().is_pol())
+    }
+
     /// The answer to getPayload.
     pub(crate) fn envelope(
         &self,

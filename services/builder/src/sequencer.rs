@@ -7,6 +7,7 @@
 //! not when it is acted upon, so what runs is always what was wished last.
 //!
 //! * [`builds`] — what became of each build, and the one message that says how it ended.
+//! * [`heard`] — what another builder has published.
 //! * [`lineage`] — which blocks lie between the head before and a new one.
 //! * [`opening`] — from payload attributes to a block's environment.
 //! * [`reads`] — what the build thread wants to know of the chain, asked until it is answered.
@@ -16,6 +17,7 @@
 //! signer.
 
 mod builds;
+mod heard;
 mod lineage;
 mod opening;
 mod reads;
@@ -35,7 +37,7 @@ use preconf_engine::{
     EngineClient, EngineHooks,
     proxy::{ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion},
 };
-use preconf_primitives::AbandonReason;
+use preconf_primitives::{AbandonReason, Opening};
 use preconf_state::{Overlay, StateCache};
 use preconf_upstream::{Head, StateFetcher, UpstreamError};
 use serde_json::value::RawValue;
@@ -53,10 +55,11 @@ use crate::{
 };
 
 pub(crate) use builds::Builds;
+pub(crate) use heard::Heard;
 pub(crate) use lineage::Lineage;
 pub(crate) use opening::Attributes;
 
-use builds::{Newest, Stage};
+use builds::{NewBuild, Newest, Stage};
 use lineage::{Link, Walk};
 use opening::{next_block, opening, wire_id};
 
@@ -82,6 +85,8 @@ pub(crate) struct Sequencer {
     pub(crate) head: watch::Sender<Option<HeadState>>,
     pub(crate) lineage: Mutex<Lineage>,
     pub(crate) builds: Builds,
+    /// The newest session of another builder.
+    pub(crate) heard: Mutex<Option<Heard>>,
 }
 
 /// The head of the chain, as far as its state is in memory.
@@ -95,7 +100,16 @@ pub(crate) struct HeadState {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     head: B256,
-    build: Option<(BuildId, Attributes)>,
+    build: Option<Wish>,
+}
+
+/// A block that is wanted.
+#[derive(Debug)]
+struct Wish {
+    build: BuildId,
+    attributes: Attributes,
+    /// What another builder has said of it.
+    heard: Option<Box<Opening>>,
 }
 
 /// Why there is no state for a new head.
@@ -142,7 +156,8 @@ impl EngineHooks for Sequencer {
             }
             let build = self.builds.register(id, answer.payload_id, head, attributes.clone());
             self.give_up_others(head, Some(build));
-            if !self.want(Wanted { head, build: Some((build, attributes)) }) {
+            let wish = Wish { build, attributes, heard: None };
+            if !self.want(Wanted { head, build: Some(wish) }) {
                 self.end(build, AbandonReason::ExecutionFailed);
                 return None;
             }
@@ -173,7 +188,7 @@ impl Sequencer {
 
     /// Our block if it is sealed in time, else the execution client's.
     async fn payload(&self, version: PayloadVersion, id: PayloadId) -> Option<Box<RawValue>> {
-        let Newest { build, theirs, timestamp, mut stage } = self.builds.newest(id)?;
+        let Newest { build, theirs, timestamp, is_led, mut stage } = self.builds.newest(id)?;
         if let Err(error) = version.check_get_payload(&self.spec, timestamp) {
             // The client that it is forwarded to says so in its own words.
             warn!(%error, "a payload was asked for in a version of another fork");
@@ -187,24 +202,22 @@ impl Sequencer {
         // A thread that takes no orders seals nothing: the wait below ends at its deadline.
         let _ = self.orders.give(Order::Finish { build });
         let settled = stage.wait_for(|stage| !matches!(stage, Stage::Building));
-        let settled = timeout(self.seal_budget, settled).await;
-        let ours = match settled.map(|stage| stage.map(|stage| stage.clone())) {
-            Ok(Ok(Stage::Sealed(sealed))) => Some(sealed),
-            Ok(Ok(Stage::Building | Stage::Over) | Err(_)) | Err(_) => None,
-        };
-        if let Some(envelope) = ours.and_then(|sealed| sealed.envelope(version).ok()) {
-            self.metrics.payload("builder");
-            return Some(envelope);
+        let in_time = matches!(timeout(self.seal_budget, settled).await, Ok(Ok(_)));
+        if !in_time {
+            // If it is sealed in this very moment, what is published as sealed is what is handed
+            // out.
+            self.end(build, AbandonReason::SealFailed);
         }
-        // Sealed in this very moment: what is published as sealed is what is handed out.
-        self.end(build, AbandonReason::SealFailed);
-        let settled = stage.borrow().clone();
-        if let Stage::Sealed(sealed) = settled
+        let stage = stage.borrow().clone();
+        if let Stage::Sealed(sealed) = stage
+            // A block without promises that nobody published: the client's own is fuller.
+            && (is_led || fallback.is_none() || sealed.is_used())
             && let Ok(envelope) = sealed.envelope(version)
         {
             self.metrics.payload("builder");
             return Some(envelope);
         }
+        self.end(build, AbandonReason::SealFailed);
         warn!(build = build.0, "the payload is the execution client's own");
         self.metrics.payload("fallback");
         fallback?.await.ok().flatten()
@@ -240,13 +253,13 @@ impl Sequencer {
         while let Some(Wanted { head, build }) = wanted.recv().await {
             match self.move_to(head).await {
                 Ok(state) => {
-                    if let Some((build, attributes)) = build {
-                        self.open(build, attributes, state).await;
+                    if let Some(wish) = build {
+                        self.open(wish, state).await;
                     }
                 }
                 Err(error) => {
                     warn!(%head, error = &error as &dyn std::error::Error, "the head was not read");
-                    if let Some((build, _)) = build {
+                    if let Some(Wish { build, .. }) = build {
                         self.end(build, AbandonReason::ExecutionFailed);
                     }
                 }
@@ -320,8 +333,13 @@ impl Sequencer {
         Ok(block.map(|block| Link::of(hash, &block.block.header, used(&block.transactions))))
     }
 
-    async fn open(&self, build: BuildId, attributes: Attributes, state: HeadState) {
-        let block = next_block(&self.spec, &state, &attributes, self.gas_target);
+    async fn open(&self, wish: Wish, state: HeadState) {
+        let Wish { build, attributes, heard } = wish;
+        let mut block = next_block(&self.spec, &state, &attributes, self.gas_target);
+        if let Some(Opening { base, .. }) = heard.as_deref() {
+            // The other builder may have been told another target.
+            (block.gas_limit, block.extra_data) = (base.gas_limit, base.extra_data.clone());
+        }
         // What the block itself reads is fetched in one go; what is missing is asked for later.
         let keys = block.keys(&self.spec);
         match timeout(self.read_bound, self.fetcher.ensure(&state.cache, &keys)).await {
@@ -331,7 +349,7 @@ impl Sequencer {
             }
             Err(_) => warn!(within = ?self.read_bound, "state was not read ahead"),
         }
-        let outgoing = Outgoing::Open {
+        let opening = Outgoing::Open {
             build,
             block_number: block.number,
             parent_hash: block.parent_hash,
@@ -339,11 +357,9 @@ impl Sequencer {
             opening: Box::new(opening(&block)),
         };
         let overlay = Box::new(Overlay::new(state.cache.clone()));
-        let order = Order::Open { build, block: Box::new(block), overlay };
-        let opened = self
-            .builds
-            .open(build, state.cache, &self.outgoing, outgoing, || self.orders.give(order).is_ok());
-        match opened {
+        let block = Box::new(block);
+        let new = NewBuild { build, cache: state.cache, opening, block, overlay };
+        match self.builds.open(new, &self.outgoing, &self.orders) {
             Ok(true) => {}
             Ok(false) => info!(build = build.0, "the build was given up before it began"),
             Err(reason) => self.end(build, reason),
@@ -356,7 +372,11 @@ impl Sequencer {
         self.head.send_if_modified(|known| {
             let first = known.is_none();
             if first {
-                *self.lineage.lock() = Lineage::from(head.number, head.hash);
+                let mut lineage = self.lineage.lock();
+                // What was published before the start tells where to look from.
+                if *lineage == Lineage::default() {
+                    *lineage = Lineage::from(head.number, head.hash);
+                }
                 *known = Some(HeadState { header: Arc::new(head.header), cache });
             }
             first

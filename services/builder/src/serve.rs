@@ -1,12 +1,12 @@
 //! Wiring: listeners, tasks, and who owns them.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt;
 use parking_lot::Mutex;
 use preconf_chassis::{Backoff, Context, Exit, channel, grpc};
 use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
-use preconf_upstream::{StateFetcher, Upstream, UpstreamConfig};
+use preconf_upstream::{Head, StateFetcher, Upstream, UpstreamConfig};
 use preconf_wire::{feed, ingress, signer::SignerClient};
 use tokio::{
     net::TcpListener,
@@ -20,9 +20,11 @@ use crate::{
     build::BuildThread,
     feed::Feed,
     ingress::Ingress,
+    journal::{Journal, Recovered},
     metrics::Metrics,
-    publisher::Publisher,
+    publisher::{Parts, Publisher},
     sequencer::{Builds, Lineage, Sequencer},
+    standby::Standby,
 };
 
 /// How long the signer may take.
@@ -67,11 +69,22 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         head: watch::Sender::new(None),
         lineage: Mutex::new(Lineage::default()),
         builds: Builds::default(),
+        heard: Mutex::default(),
     });
     let origin = Arc::new(Feed::new(context.shutdown.clone()));
-    let lease = Duration::from_millis(config.lease_ms);
-    let publisher =
-        Publisher::new(signer, origin.clone(), metrics, config.lease_holder, lease, published);
+    let (journal, recovered) = config.journal.as_deref().map_or(Ok(Default::default()), read)?;
+    origin.restore(&recovered.items);
+    let publisher = Publisher::new(Parts {
+        signer: signer.clone(),
+        feed: origin.clone(),
+        metrics: metrics.clone(),
+        holder: config.lease_holder,
+        lease_duration: Duration::from_millis(config.lease_ms),
+        journal,
+        unsigned: recovered.unsigned,
+        check: context.health.check("lease"),
+        published,
+    });
 
     let feed_listener = context.bind("feed", &config.feed_listen, &security).await?;
     let ingress_listener = context.bind("ingress", &config.ingress_listen, &security).await?;
@@ -94,7 +107,17 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let (chain_id, genesis) = (spec.chain_id(), spec.genesis_hash());
     let shutdown = context.shutdown.clone();
     tasks.spawn("learn the chain", async move {
-        let learn = learn_chain(&learner, &upstream, &check, chain_id, genesis);
+        let learn = learn_chain(&upstream, &check, chain_id, genesis);
+        let learn = async {
+            let head = learn.await?;
+            if !recovered.items.is_empty() {
+                let items = recovered.items.into_iter().map(|(_, item)| item).collect();
+                learner.recover(items, &head).await;
+            }
+            learner.learn_head(head).await;
+            check.ready();
+            Ok::<(), String>(())
+        };
         tokio::select! {
             learned = learn => learned?,
             () = shutdown.cancelled() => return Ok(()),
@@ -103,6 +126,17 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         Ok::<(), String>(())
     });
 
+    if let Some(url) = config.standby_feed {
+        let (sequencer, security) = (sequencer.clone(), security.clone());
+        let standby = Standby { sequencer, metrics, signer, url, security };
+        let shutdown = context.shutdown.clone();
+        tasks.spawn("standby", async move {
+            tokio::select! {
+                ended = standby.listen() => ended,
+                () = shutdown.cancelled() => Ok(()),
+            }
+        });
+    }
     let routes = Routes::new(feed::server(origin));
     tasks.spawn("feed", grpc::serve(feed_listener, routes, context.shutdown.clone()));
     let routes = Routes::new(ingress::server(Arc::new(Ingress::new(sequencer.clone()))));
@@ -139,14 +173,26 @@ fn spawn_until_shutdown(
     });
 }
 
+/// The journal, and what it holds.
+fn read(path: &Path) -> Result<(Option<Journal>, Recovered), io::Error> {
+    let opened = Journal::open(path);
+    let (journal, recovered) = opened.map_err(|source| {
+        io::Error::new(source.kind(), format!("opening the journal {}: {source}", path.display()))
+    })?;
+    if recovered.torn > 0 {
+        let path = path.display();
+        warn!(%path, bytes = recovered.torn, "the end of the journal is not whole, and is left out");
+    }
+    Ok((Some(journal), recovered))
+}
+
 /// Waits for the execution client, and compares its chain with ours.
 async fn learn_chain(
-    sequencer: &Sequencer,
     upstream: &Upstream,
     check: &preconf_chassis::Check,
     chain_id: u64,
     genesis: alloy_primitives::B256,
-) -> Result<(), String> {
+) -> Result<Head, String> {
     let mut backoff = Backoff::new();
     check.not_ready("has not answered yet");
     loop {
@@ -168,11 +214,7 @@ async fn learn_chain(
                     upstream.host()
                 ));
             }
-            Ok((_, _, head)) => {
-                sequencer.learn_head(head).await;
-                check.ready();
-                return Ok(());
-            }
+            Ok((_, _, head)) => return Ok(head),
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "no answer yet");
                 check.not_ready(error.to_string());

@@ -14,7 +14,8 @@ use axum::{Json, Router, routing::post};
 use parking_lot::Mutex;
 use preconf_chassis::{Context, Endpoint, Security, channel, grpc};
 use preconf_primitives::{
-    AbandonReason, Abandoned, Digest, Epoch, PayloadId, Position, Retracted, Sealed, Seq,
+    AbandonReason, Abandoned, Base, Digest, Epoch, Flashblock, FlashblockParts, Opening, PayloadId,
+    Position, Retracted, Sealed, Seq,
 };
 use preconf_signing::{
     Head, Lease, OpenSession, OpenedSession, SignFlashblock, Signatures, SignedStatement,
@@ -40,11 +41,19 @@ pub(crate) struct FakeSigner {
     pub(crate) is_silent: AtomicBool,
     /// Statements are refused.
     pub(crate) refuses: AtomicBool,
+    /// Another builder has the lease.
+    pub(crate) is_held: AtomicBool,
     /// How many statements it was asked for.
     pub(crate) asked: watch::Sender<usize>,
 }
 
 impl FakeSigner {
+    /// It has opened this many sessions, the last one for [`flashblock`]s.
+    pub(crate) fn remember_session(&self, sessions: u64) {
+        *self.session.lock() = Some((1, PayloadId::ZERO));
+        self.sessions.store(sessions, Ordering::SeqCst);
+    }
+
     /// Serves it until `context` ends, and returns a client. The directory holds the socket.
     pub(crate) async fn serve(self: &Arc<Self>, context: &Context) -> (SignerClient, TempDir) {
         let directory = tempfile::tempdir().unwrap();
@@ -78,10 +87,16 @@ impl SignerService for FakeSigner {
     }
 
     async fn acquire_lease(&self, _: String, duration: Duration) -> Result<Lease, SignerRefusal> {
+        if self.is_held.load(Ordering::SeqCst) {
+            return Err(refusal(SignerRefusalReason::LeaseHeld));
+        }
         Ok(Lease { epoch: Epoch::new(1), duration, last_digest: Digest::ZERO })
     }
 
     async fn renew_lease(&self, _: Epoch) -> Result<Duration, SignerRefusal> {
+        if self.is_held.load(Ordering::SeqCst) {
+            return Err(refusal(SignerRefusalReason::LeaseLost));
+        }
         Ok(DEADLINE)
     }
 
@@ -169,6 +184,38 @@ pub(crate) async fn execution_client(
     let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
+}
+
+pub(crate) fn at(seq: u64, index: u64) -> Position {
+    Position::new(Seq::new(seq), index)
+}
+
+/// An empty flashblock of block 1.
+pub(crate) fn flashblock(position: Position) -> Flashblock {
+    let base = Base {
+        parent_beacon_block_root: B256::ZERO,
+        parent_hash: B256::ZERO,
+        fee_recipient: Default::default(),
+        prev_randao: B256::ZERO,
+        block_number: 1,
+        gas_limit: 1,
+        timestamp: 1,
+        extra_data: Default::default(),
+        base_fee_per_gas: 1,
+        prev_proposer_pubkey: None,
+    };
+    let flashblock = Flashblock::new(FlashblockParts {
+        payload_id: PayloadId::ZERO,
+        position,
+        block_number: 1,
+        opening: (position.index == 0).then(|| Opening { base, withdrawals: vec![] }),
+        transactions: vec![],
+        is_last: false,
+        published_at_ms: 0,
+        traceparent: None,
+        parent_digest: Digest::ZERO,
+    });
+    flashblock.unwrap()
 }
 
 /// A hash that says nothing.

@@ -24,7 +24,7 @@ use tonic::{
 use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::{FeedItem, FeedService, SubscribeError};
-use crate::{MAX_MESSAGE_BYTES, generated::feed::v1 as proto};
+use crate::{MAX_MESSAGE_BYTES, convert::Invalid, generated::feed::v1 as proto};
 
 const SUBSCRIBE: &str = "/preconf.feed.v1.Feed/Subscribe";
 const MAX_REQUEST_BYTES: usize = 1024;
@@ -38,6 +38,32 @@ impl EncodedItem {
     pub fn new(item: &FeedItem) -> Self {
         Self(proto::SubscribeResponse::from(item).encode_to_vec().into())
     }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The message that the bytes are; none if a newer version wrote it and this one does not know
+    /// its kind.
+    ///
+    /// # Errors
+    /// If the bytes are no message, or one without a meaning.
+    pub fn decode(bytes: &[u8]) -> Result<Option<FeedItem>, DecodeError> {
+        let message = proto::SubscribeResponse::decode(bytes).map_err(DecodeError::Protobuf)?;
+        FeedItem::known(message).map_err(DecodeError::Invalid)
+    }
+}
+
+/// Why bytes are no message of the feed.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// They are not protobuf.
+    #[error("the bytes are not a protobuf message")]
+    Protobuf(#[source] prost::DecodeError),
+    /// A field has no meaning.
+    #[error("a feed message is not valid")]
+    Invalid(#[source] Invalid),
 }
 
 /// A stream of encoded feed messages.

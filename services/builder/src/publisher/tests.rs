@@ -27,15 +27,35 @@ struct Bench {
 
 impl Bench {
     async fn new(lease: Duration) -> Self {
+        let mut bench = Self::with(lease, FakeSigner::default(), None, None).await;
+        assert_eq!(bench.reports.recv().await, Some(Published::Leads));
+        bench
+    }
+
+    async fn with(
+        lease_duration: Duration,
+        signer: FakeSigner,
+        journal: Option<Journal>,
+        unsigned: Option<Flashblock>,
+    ) -> Self {
         let context = Context::for_test();
-        let signer = Arc::new(FakeSigner::default());
+        let signer = Arc::new(signer);
         let (client, _directory) = signer.serve(&context).await;
         let origin = Arc::new(Feed::new(Shutdown::new()));
         let feed = origin.subscribe(None).unwrap();
         let metrics = Arc::new(Metrics::new(&context.registry));
         let (published, reports) = mpsc::channel(64);
-        let publisher =
-            Publisher::new(client, origin, metrics, "builder".to_owned(), lease, published);
+        let publisher = Publisher::new(Parts {
+            signer: client,
+            feed: origin,
+            metrics,
+            holder: "builder".to_owned(),
+            lease_duration,
+            journal,
+            unsigned,
+            check: context.health.check("lease"),
+            published,
+        });
         let (outgoing, to_publish) = mpsc::channel(64);
         let shutdown = context.shutdown.clone();
         context.tasks.spawn("publish", async move {
@@ -175,5 +195,58 @@ async fn a_statement_is_given_up_after_a_lease_without_an_answer() {
     assert!(bench.lost("abandoned", "unavailable"));
     assert!(*bench.signer.asked.borrow() > 1);
     bench.signer.is_silent.store(false, Ordering::SeqCst);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_signed_and_not_published_before_the_start_is_published_before_all_else() {
+    let signer = FakeSigner::default();
+    signer.remember_session(1);
+    let unsigned = crate::testing::flashblock(crate::testing::at(1, 1));
+    let mut bench = Bench::with(LEASE, signer, None, Some(unsigned)).await;
+    assert_eq!(bench.flashblock().await, crate::testing::at(1, 1));
+    bench.publish(open(1)).await;
+    bench.publish(flashblock(1)).await;
+    assert_eq!(bench.flashblock().await.index, 0);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_published_is_in_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let (journal, _) = Journal::open(&path).unwrap();
+    let mut bench = Bench::with(LEASE, FakeSigner::default(), Some(journal), None).await;
+    bench.publish(open(1)).await;
+    bench.publish(flashblock(1)).await;
+    bench.publish(abandon(1)).await;
+    let published = [bench.item().await, bench.item().await];
+    bench.stop().await;
+    let (_, recovered) = Journal::open(&path).unwrap();
+    let items: Vec<_> = recovered.items.into_iter().map(|(_, item)| item).collect();
+    assert_eq!(items, published);
+    assert_eq!(recovered.unsigned, None);
+}
+
+#[tokio::test]
+async fn the_lease_is_taken_when_the_other_builder_lets_go_of_it() {
+    let signer = FakeSigner::default();
+    signer.is_held.store(true, Ordering::SeqCst);
+    let mut bench = Bench::with(Duration::from_millis(30), signer, None, None).await;
+    let is_ready = |bench: &Bench| bench.context.health.is_ready();
+    timeout(DEADLINE, async {
+        while is_ready(&bench) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(bench.reports.try_recv().is_err());
+
+    bench.signer.is_held.store(false, Ordering::SeqCst);
+    assert_eq!(bench.reports.recv().await, Some(Published::Leads));
+    assert!(is_ready(&bench));
+    bench.signer.is_held.store(true, Ordering::SeqCst);
+    assert_eq!(bench.reports.recv().await, Some(Published::Follows));
     bench.stop().await;
 }

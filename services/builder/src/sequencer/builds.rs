@@ -7,6 +7,9 @@
 //! Invariant: a build that was opened towards the publisher holds a place in its queue for the
 //! message that ends it, so however full the queue is, the end of a session is never lost; and the
 //! end comes after the opening, because both are sent under the same lock.
+//!
+//! While another builder has the lease, builds are opened towards the build thread only: they follow
+//! what the other one publishes. With the lease, the one that runs is opened towards the publisher.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,11 +17,16 @@ use alloy_primitives::B256;
 use alloy_rpc_types_engine::PayloadId;
 use parking_lot::Mutex;
 use preconf_assembly::BuildId;
+use preconf_evm::NextBlock;
 use preconf_primitives::AbandonReason;
-use preconf_state::StateCache;
+use preconf_state::{Overlay, StateCache};
 use tokio::sync::{mpsc, mpsc::OwnedPermit, watch};
 
-use crate::{publisher::Outgoing, sealing::SealedBlock};
+use crate::{
+    build::{Order, Orders},
+    publisher::Outgoing,
+    sealing::SealedBlock,
+};
 
 use super::Attributes;
 
@@ -34,6 +42,8 @@ struct Records {
     kept: VecDeque<Record>,
     /// The number of the last build.
     last: u64,
+    /// Whether the lease is ours.
+    leads: bool,
 }
 
 #[derive(Debug)]
@@ -46,9 +56,24 @@ struct Record {
     attributes: Attributes,
     /// What it reads, once it is open.
     cache: Option<StateCache>,
+    /// What opens it towards the publisher, while another builder has the lease.
+    held: Option<Outgoing>,
     /// Its place for the message that ends it, while it is open.
     end: Option<OwnedPermit<Outgoing>>,
+    /// Whether it is, or was, open towards the publisher.
+    is_led: bool,
     stage: watch::Sender<Stage>,
+}
+
+/// A build as it is given to the build thread.
+pub(super) struct NewBuild {
+    pub(super) build: BuildId,
+    /// What it reads.
+    pub(super) cache: StateCache,
+    /// What opens it towards the publisher.
+    pub(super) opening: Outgoing,
+    pub(super) block: Box<NextBlock>,
+    pub(super) overlay: Box<Overlay<StateCache>>,
 }
 
 /// The newest build with some Engine API id.
@@ -59,6 +84,8 @@ pub(super) struct Newest {
     pub(super) theirs: Option<PayloadId>,
     /// Of the block.
     pub(super) timestamp: u64,
+    /// Whether it was published by this builder.
+    pub(super) is_led: bool,
     /// How far it is.
     pub(super) stage: watch::Receiver<Stage>,
 }
@@ -108,9 +135,18 @@ impl Builds {
             records.kept.pop_front();
         }
         let (stage, _) = watch::channel(Stage::Building);
-        let record =
-            Record { build, id, theirs, parent, attributes, cache: None, end: None, stage };
-        records.kept.push_back(record);
+        records.kept.push_back(Record {
+            build,
+            id,
+            theirs,
+            parent,
+            attributes,
+            cache: None,
+            held: None,
+            end: None,
+            is_led: false,
+            stage,
+        });
         build
     }
 
@@ -121,33 +157,72 @@ impl Builds {
         running.map(|record| (record.build, record.parent)).collect()
     }
 
-    /// Opens a build towards the publisher, and then with `order`. `false` if it has an end already,
-    /// or is forgotten.
+    /// Opens a build: towards the publisher, if the lease is ours, and then the build thread.
+    /// `false` if it has an end already, or is forgotten.
     ///
     /// # Errors
     /// Why it cannot be opened; it has to be ended with that reason.
     pub(super) fn open(
         &self,
-        build: BuildId,
-        cache: StateCache,
+        new: NewBuild,
         outgoing: &mpsc::Sender<Outgoing>,
-        opening: Outgoing,
-        order: impl FnOnce() -> bool,
+        orders: &Orders,
     ) -> Result<bool, AbandonReason> {
+        let NewBuild { build, cache, opening, block, overlay } = new;
         let mut records = self.0.lock();
+        let leads = records.leads;
         let Some(record) = records.get(build).filter(|record| record.is_running()) else {
             return Ok(false);
         };
-        // The publisher is behind by so much only if the signer does not answer.
-        let place = || {
-            let place = outgoing.clone().try_reserve_owned();
-            place.map_err(|_| AbandonReason::SignerUnavailable)
-        };
-        let (begin, end) = (place()?, place()?);
-        begin.send(opening);
-        record.end = Some(end);
         record.cache = Some(cache);
-        if order() { Ok(true) } else { Err(AbandonReason::ExecutionFailed) }
+        let order = if leads {
+            record.begin(opening, outgoing)?;
+            Order::Open { build, block, overlay }
+        } else {
+            record.held = Some(opening);
+            Order::Follow { build, block, overlay }
+        };
+        orders.give(order).map_err(|_| AbandonReason::ExecutionFailed)?;
+        Ok(true)
+    }
+
+    /// The lease is ours: the build on `head` that runs, if nobody has completed it, is published
+    /// from here on.
+    ///
+    /// # Errors
+    /// The build that cannot be, and why.
+    pub(super) fn lead(
+        &self,
+        head: Option<B256>,
+        completed: Option<PayloadId>,
+        outgoing: &mpsc::Sender<Outgoing>,
+        orders: &Orders,
+    ) -> Result<Option<BuildId>, (BuildId, AbandonReason)> {
+        let mut records = self.0.lock();
+        records.leads = true;
+        let Some(record) = records.kept.iter_mut().rev().find(|record| record.is_running()) else {
+            return Ok(None);
+        };
+        if head != Some(record.parent) || completed == Some(record.id) {
+            return Ok(None);
+        }
+        // It is not open yet: whoever opens it finds that the lease is ours.
+        let Some(opening) = record.held.take() else { return Ok(None) };
+        let build = record.build;
+        record.begin(opening, outgoing).map_err(|reason| (build, reason))?;
+        let ordered = orders.give(Order::Lead { build });
+        ordered.map_err(|_| (build, AbandonReason::ExecutionFailed))?;
+        Ok(Some(build))
+    }
+
+    /// The lease is not ours.
+    pub(super) fn follow(&self) {
+        self.0.lock().leads = false;
+    }
+
+    /// Whether the lease is ours.
+    pub(super) fn leads(&self) -> bool {
+        self.0.lock().leads
     }
 
     /// Moves a build to its end. `None` if it had one.
@@ -166,6 +241,7 @@ impl Builds {
             build: record.build,
             theirs: record.theirs,
             timestamp: record.attributes.common.timestamp,
+            is_led: record.is_led,
             stage: record.stage.subscribe(),
         })
     }
@@ -199,6 +275,24 @@ impl Records {
 }
 
 impl Record {
+    /// Opens it towards the publisher.
+    fn begin(
+        &mut self,
+        opening: Outgoing,
+        outgoing: &mpsc::Sender<Outgoing>,
+    ) -> Result<(), AbandonReason> {
+        // The publisher is behind by so much only if the signer does not answer.
+        let place = || {
+            let place = outgoing.clone().try_reserve_owned();
+            place.map_err(|_| AbandonReason::SignerUnavailable)
+        };
+        let (begin, end) = (place()?, place()?);
+        begin.send(opening);
+        self.end = Some(end);
+        self.is_led = true;
+        Ok(())
+    }
+
     fn is_running(&self) -> bool {
         matches!(*self.stage.borrow(), Stage::Building)
     }

@@ -16,7 +16,7 @@ pub(crate) const MAX_BLOCKS: usize = 64;
 const KEPT: usize = 2 * MAX_BLOCKS;
 
 /// The end of the canonical chain, as far as the build thread knows what its blocks hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineage {
     /// Numbers and hashes, the newest last.
     blocks: VecDeque<(u64, B256)>,

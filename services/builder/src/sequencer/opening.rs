@@ -3,6 +3,7 @@
 //! What the chain decides (base fee, gas limit, blob gas) comes from the [`ChainSpec`], the rest
 //! from the attributes.
 
+use alloy_eips::eip4895;
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rpc_types_engine::{PayloadAttributes, PayloadId};
 use preconf_assembly::BuildId;
@@ -27,6 +28,27 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Those of a block whose first flashblock says this.
+    pub(super) fn of(opening: &Opening) -> Self {
+        let Opening { base, withdrawals } = opening;
+        let withdrawals = withdrawals.iter().map(|withdrawal| eip4895::Withdrawal {
+            index: withdrawal.index,
+            validator_index: withdrawal.validator_index,
+            address: withdrawal.address,
+            amount: withdrawal.amount_gwei,
+        });
+        let common = PayloadAttributes {
+            timestamp: base.timestamp,
+            prev_randao: base.prev_randao,
+            suggested_fee_recipient: base.fee_recipient,
+            withdrawals: Some(withdrawals.collect()),
+            parent_beacon_block_root: Some(base.parent_beacon_block_root),
+            slot_number: None,
+            target_gas_limit: None,
+        };
+        Self { common, parent_proposer_pubkey: base.prev_proposer_pubkey }
+    }
+
     /// The Engine API's id of the payload with these on `parent`.
     pub(super) fn id(&self, parent: B256) -> PayloadId {
         payload_id(parent, &self.common, self.parent_proposer_pubkey.as_ref())

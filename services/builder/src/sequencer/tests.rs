@@ -5,22 +5,27 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use alloy_consensus::{EthereumTxEnvelope, SignableTransaction as _, TxEip1559, TxEip4844};
+use alloy_eips::Encodable2718 as _;
+use alloy_primitives::{Bytes, FixedBytes, Signature, U256};
 use alloy_rpc_types_engine::{
     ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadStatus, PayloadStatusEnum,
 };
 use preconf_assembly::{Located, PoolLimits, Timing};
-use preconf_chain::{ProposerPublicKey, rpc::RpcBlock};
+use preconf_chain::{ProposerPublicKey, Transaction, rpc::RpcBlock};
 use preconf_chassis::Context;
 use preconf_engine::{JwtSecret, proxy::ForkchoiceVersion};
+use preconf_primitives::{Base, Digest, Flashblock, FlashblockParts, Opening, PayloadId as WireId};
+use preconf_signing::SignedFlashblock;
 use preconf_state::Key;
 use preconf_upstream::{Upstream, UpstreamConfig};
-use preconf_wire::ingress::IngressService;
+use preconf_wire::{feed::FeedItem, ingress::IngressService};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     build::{BuildThread, OrderQueue},
-    testing::{DEADLINE, execution_client, hash},
+    testing::{DEADLINE, at, execution_client, hash},
 };
 
 const GENESIS: &str = r#"{"config":{"chainId":1337,"homesteadBlock":0,"eip150Block":0,
@@ -68,7 +73,9 @@ impl Bench {
             head: watch::Sender::new(None),
             lineage: Mutex::default(),
             builds: Builds::default(),
+            heard: Mutex::default(),
         });
+        sequencer.lead();
         Self { sequencer, orders: thread.orders, outgoing: to_publish, wanted: to_prepare }
     }
 
@@ -95,8 +102,13 @@ impl Bench {
         let attributes = attributes(timestamp);
         let id = attributes.id(hash(0));
         let build = self.sequencer.builds.register(id, None, hash(0), attributes.clone());
-        self.sequencer.open(build, attributes, HeadState { header, cache }).await;
+        self.sequencer.open(wish(build, attributes), HeadState { header, cache }).await;
         build
+    }
+
+    fn order_or_none(&self) -> Option<Order> {
+        std::iter::from_fn(|| self.orders.take())
+            .find(|order| !matches!(order, Order::Follow { .. }))
     }
 
     /// The next order that is none to open or give up a build.
@@ -106,6 +118,10 @@ impl Bench {
             orders.filter(|order| !matches!(order, Order::Open { .. } | Order::Drop { .. }));
         others.next().unwrap()
     }
+}
+
+fn wish(build: BuildId, attributes: Attributes) -> Wish {
+    Wish { build, attributes, heard: None }
 }
 
 fn attributes(timestamp: u64) -> Attributes {
@@ -140,7 +156,7 @@ async fn a_wish_that_comes_back_before_the_others_were_acted_upon_is_a_new_build
     let third = bench.forkchoice(hash(1), Some(a.clone())).await.unwrap();
     assert_eq!((first, first != second), (third, true));
     let wished = std::iter::from_fn(|| bench.wanted.try_recv().ok());
-    let wished: Vec<_> = wished.map(|wanted| wanted.build.unwrap().0).collect();
+    let wished: Vec<_> = wished.map(|wanted| wanted.build.unwrap().build).collect();
     assert_eq!(wished.len(), 3);
     let running: Vec<_> =
         bench.sequencer.builds.running().into_iter().map(|(build, _)| build).collect();
@@ -168,7 +184,7 @@ async fn the_key_of_the_parents_proposer_is_in_the_first_flashblock_and_tells_wi
     let header = Arc::new(bench.sequencer.spec.genesis_header());
     let cache = StateCache::new(0, hash(0), 10_000);
     let build = bench.sequencer.builds.running()[0].0;
-    bench.sequencer.open(build, with_key(2), HeadState { header, cache }).await;
+    bench.sequencer.open(wish(build, with_key(2)), HeadState { header, cache }).await;
     let Ok(Outgoing::Open { opening, .. }) = bench.outgoing.try_recv() else { panic!("not open") };
     assert_eq!(opening.base.prev_proposer_pubkey, with_key(2).parent_proposer_pubkey);
 }
@@ -206,7 +222,7 @@ async fn a_build_that_was_given_up_before_it_began_is_not_opened() {
     let cache = StateCache::new(0, hash(0), 10_000);
     let build = bench.sequencer.builds.register(PayloadId::default(), None, hash(0), attributes(2));
     bench.sequencer.end(build, AbandonReason::SealFailed);
-    bench.sequencer.open(build, attributes(2), HeadState { header, cache }).await;
+    bench.sequencer.open(wish(build, attributes(2)), HeadState { header, cache }).await;
     assert!(bench.outgoing.try_recv().is_err());
 }
 
@@ -300,4 +316,148 @@ async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
     assert_eq!(timeout(DEADLINE, asked).await, Ok(None));
     let Order::NextNonce { answer, .. } = bench.order() else { panic!("it was asked") };
     assert!(answer.is_closed());
+}
+
+/// A transfer by whoever the signature happens to be of.
+fn signed_transfer() -> Transaction {
+    let mut signatures = (1..).map(|r| Signature::new(U256::from(r), U256::ONE, false));
+    let signed = signatures.find_map(|signature| {
+        let transfer = TxEip1559 { chain_id: 1337, gas_limit: 21_000, ..TxEip1559::default() };
+        let envelope = EthereumTxEnvelope::<TxEip4844>::from(transfer.into_signed(signature));
+        Transaction::decode(envelope.encoded_2718().into()).ok()
+    });
+    signed.unwrap()
+}
+
+/// A flashblock of a block on the genesis, as the feed has it.
+fn heard(seq: u64, index: u64, is_last: bool, transactions: Vec<Bytes>) -> Arc<FeedItem> {
+    let opening = Opening { withdrawals: vec![], base: base() };
+    let flashblock = Flashblock::new(FlashblockParts {
+        payload_id: WireId::ZERO,
+        position: at(seq, index),
+        block_number: 1,
+        opening: (index == 0).then_some(opening),
+        transactions,
+        is_last,
+        published_at_ms: 0,
+        traceparent: None,
+        parent_digest: Digest::ZERO,
+    });
+    let (signature, seal) = (FixedBytes::ZERO, FixedBytes::ZERO);
+    let flashblock = flashblock.unwrap();
+    Arc::new(FeedItem::Flashblock(SignedFlashblock { flashblock, signature, seal }))
+}
+
+fn base() -> Base {
+    let Attributes { common, .. } = attributes(2);
+    Base {
+        parent_beacon_block_root: B256::ZERO,
+        parent_hash: ChainSpec::from_genesis_json(GENESIS).unwrap().genesis_hash(),
+        fee_recipient: common.suggested_fee_recipient,
+        prev_randao: common.prev_randao,
+        block_number: 1,
+        gas_limit: 12_345_678,
+        timestamp: common.timestamp,
+        extra_data: Bytes::from_static(b"theirs"),
+        base_fee_per_gas: 1,
+        prev_proposer_pubkey: None,
+    }
+}
+
+impl Bench {
+    /// One whose lease another builder has, on the genesis.
+    async fn following() -> Self {
+        let bench = Self::new(64, |method, _| nothing(method)).await;
+        bench.sequencer.follow();
+        bench.sequencer.learn_head(bench.genesis()).await;
+        bench
+    }
+
+    fn genesis(&self) -> Head {
+        let (hash, header) =
+            (self.sequencer.spec.genesis_hash(), self.sequencer.spec.genesis_header());
+        Head {
+            number: 0,
+            hash,
+            parent_hash: header.parent_hash,
+            timestamp: header.timestamp,
+            header,
+        }
+    }
+
+    /// Carries out the wish that waits.
+    async fn grant(&mut self) {
+        let Ok(Wanted { head, build: Some(wish) }) = self.wanted.try_recv() else {
+            panic!("nothing is wished for")
+        };
+        let state = self.sequencer.move_to(head).await.unwrap();
+        self.sequencer.open(wish, state).await;
+    }
+}
+
+#[tokio::test]
+async fn who_gets_the_lease_goes_on_with_the_block_that_was_heard() {
+    let mut bench = Bench::following().await;
+    let transaction = signed_transfer();
+    bench.sequencer.hear(heard(7, 0, false, vec![transaction.encoded().clone()])).await;
+    let Some(Order::Promise { transactions }) = bench.orders.take() else { panic!("no promise") };
+    assert_eq!(transactions, [transaction]);
+    bench.grant().await;
+    let Some(Order::Follow { build, block, .. }) = bench.orders.take() else { panic!("no build") };
+    assert_eq!((block.gas_limit, &block.extra_data[..]), (12_345_678, &b"theirs"[..]));
+    assert!(bench.outgoing.try_recv().is_err());
+    // The consensus client asks here for what it had ordered there: nothing begins anew.
+    let head = bench.sequencer.spec.genesis_hash();
+    let id = bench.forkchoice(head, Some(attributes(2))).await;
+    assert_eq!(id, Some(attributes(2).id(head)));
+    assert!(bench.orders.take().is_none());
+
+    bench.sequencer.lead();
+    assert!(matches!(bench.orders.take(), Some(Order::Lead { build: led }) if led == build));
+    let Ok(Outgoing::Open { opening, .. }) = bench.outgoing.try_recv() else { panic!("not open") };
+    assert_eq!(opening.base.extra_data, base().extra_data);
+    // What comes late from the one before is not listened to any more.
+    bench.sequencer.hear(heard(7, 1, false, vec![])).await;
+    bench.sequencer.lead();
+    assert!(bench.orders.take().is_none() && bench.outgoing.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_block_that_was_completed_by_another_builder_is_not_published_again() {
+    let mut bench = Bench::following().await;
+    bench.sequencer.hear(heard(7, 0, false, vec![])).await;
+    bench.grant().await;
+    bench.sequencer.hear(heard(7, 1, true, vec![])).await;
+    bench.sequencer.lead();
+    assert!(bench.outgoing.try_recv().is_err());
+    assert_eq!(bench.sequencer.builds.running().len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_was_replaced_does_not_come_back() {
+    let mut bench = Bench::following().await;
+    bench.sequencer.hear(heard(7, 0, false, vec![])).await;
+    bench.grant().await;
+    bench.sequencer.hear(heard(6, 0, false, vec![])).await;
+    assert!(bench.wanted.try_recv().is_err());
+    let transaction = signed_transfer();
+    bench.sequencer.hear(heard(6, 1, false, vec![transaction.encoded().clone()])).await;
+    assert!(bench.order_or_none().is_none());
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_start_is_promised_and_gone_on_with() {
+    let mut bench = Bench::following().await;
+    bench.sequencer.head.send_replace(None);
+    let transaction = signed_transfer();
+    let item = heard(7, 0, false, vec![transaction.encoded().clone()]);
+    let head = bench.genesis();
+    bench.sequencer.recover(vec![item.as_ref().clone()], &head).await;
+    assert!(matches!(bench.wanted.try_recv(), Ok(Wanted { build: None, .. })));
+    bench.sequencer.learn_head(head).await;
+    bench.grant().await;
+    let Some(Order::Promise { transactions }) = bench.orders.take() else { panic!("no promise") };
+    assert_eq!(transactions, [transaction]);
+    bench.sequencer.lead();
+    assert!(matches!(bench.outgoing.try_recv(), Ok(Outgoing::Open { block_number: 1, .. })));
 }

@@ -38,6 +38,8 @@ impl Sequencer {
                         let _ = self.orders.give(Order::Published { build, index });
                     }
                     Some(Published::Failed { build, reason }) => self.end(build, reason),
+                    Some(Published::Leads) => self.lead(),
+                    Some(Published::Follows) => self.follow(),
                     None => return,
                 },
             }

@@ -1,0 +1,360 @@
+//! What is published, written down before it is, so that a builder that was killed goes on with it.
+//!
+//! A flashblock is written before it is signed, and its signatures when they are there: whatever
+//! the signer may have signed is known here, and can be published after a restart, because identical
+//! content has identical signatures. Statements are written when they are signed.
+//!
+//! The file is a sequence of records: length (u32, little endian, of what follows the checksum),
+//! checksum (the first four bytes of the keccak256 of the same), kind (u8), session and index (u64
+//! each, big endian), and a message of the feed or two signatures. What is not whole or not intact
+//! ends the file, as a torn write does; everything before it counts.
+//!
+//! It is not flushed to the disk: it survives the end of the process, not of the machine. After
+//! that, a builder that listens to the feed (`--standby-feed`) hears what it has promised.
+//!
+//! Bounds: beyond [`MAX_BYTES`] the file is written anew with what the feed keeps. One process has
+//! it at a time.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use alloy_primitives::{FixedBytes, keccak256};
+use preconf_primitives::{Flashblock, Position, Seq};
+use preconf_signing::{Signature, SignedFlashblock};
+use preconf_wire::feed::{EncodedItem, FeedItem};
+
+/// When the file is written anew.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+/// A file that is read at the start may have grown by a session above that.
+const MAX_READ: u64 = 2 * MAX_BYTES;
+const HEAD: usize = 8;
+/// Kind, session and index.
+const PREFIX: usize = 17;
+const SIGNATURE: usize = 96;
+
+/// The journal of one builder.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    /// What was signed, each at the flashblock it is or follows, in order.
+    pub(crate) items: Vec<(Position, FeedItem)>,
+    /// The flashblock that may or may not have been signed.
+    pub(crate) unsigned: Option<Flashblock>,
+    /// How many bytes at the end make no sense.
+    pub(crate) torn: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Flashblock = 1,
+    Signatures = 2,
+    Statement = 3,
+}
+
+impl Journal {
+    /// Opens the file, or makes it, and reads what it holds.
+    ///
+    /// # Errors
+    /// If that cannot be done, or another process has it.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Recovered)> {
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        lock(&file)?;
+        let length = file.metadata()?.len();
+        if length > MAX_READ {
+            let reason = format!("{length} bytes are more than a journal has");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        let (recovered, whole) = read(&content);
+        // What is torn would hide what is written behind it.
+        file.set_len(whole)?;
+        file.seek(SeekFrom::Start(whole))?;
+        Ok((Self { path: path.to_owned(), file, bytes: whole }, recovered))
+    }
+
+    /// Writes down a flashblock that is about to be signed.
+    pub(crate) fn flashblock(&mut self, flashblock: &Flashblock) -> io::Result<()> {
+        let unsigned = SignedFlashblock {
+            flashblock: flashblock.clone(),
+            signature: Signature::ZERO,
+            seal: Signature::ZERO,
+        };
+        let message = EncodedItem::new(&FeedItem::Flashblock(unsigned));
+        self.append(&record(Kind::Flashblock, flashblock.position(), &[message.as_bytes()]))
+    }
+
+    /// Writes down the signatures of the last flashblock.
+    pub(crate) fn signatures(
+        &mut self,
+        at: Position,
+        signature: &Signature,
+        seal: &Signature,
+    ) -> io::Result<()> {
+        self.append(&record(Kind::Signatures, at, &[signature.as_slice(), seal.as_slice()]))
+    }
+
+    /// Writes down a statement that follows the flashblock at `at`.
+    pub(crate) fn statement(&mut self, at: Position, statement: &FeedItem) -> io::Result<()> {
+        self.append(&record(Kind::Statement, at, &[EncodedItem::new(statement).as_bytes()]))
+    }
+
+    /// Whether it is time to write it anew.
+    pub(crate) const fn is_long(&self) -> bool {
+        self.bytes > MAX_BYTES
+    }
+
+    /// Writes it anew with what is kept, beside the old one, and puts it in its place.
+    pub(crate) fn rewrite(&mut self, kept: &[(Position, Arc<FeedItem>)]) -> io::Result<()> {
+        let beside = self.path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(true).open(&beside)?;
+        lock(&file)?;
+        let mut bytes = 0;
+        for (at, item) in kept {
+            for record in records(*at, item) {
+                file.write_all(&record)?;
+                bytes += record.len() as u64;
+            }
+        }
+        file.sync_data()?;
+        std::fs::rename(&beside, &self.path)?;
+        (self.file, self.bytes) = (file, bytes);
+        Ok(())
+    }
+
+    fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(record) {
+            // A torn record would hide those behind it.
+            self.file.set_len(self.bytes)?;
+            self.file.seek(SeekFrom::Start(self.bytes))?;
+            return Err(error);
+        }
+        self.bytes += record.len() as u64;
+        Ok(())
+    }
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another process has it open")
+        }
+        TryLockError::Error(error) => error,
+    })
+}
+
+fn record(kind: Kind, at: Position, body: &[&[u8]]) -> Vec<u8> {
+    let length = PREFIX + body.iter().map(|part| part.len()).sum::<usize>();
+    let mut record = Vec::with_capacity(HEAD + length);
+    // Messages are far below 4 GiB.
+    record.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    record.extend_from_slice(&[0; 4]);
+    record.push(kind as u8);
+    record.extend_from_slice(&at.seq.get().to_be_bytes());
+    record.extend_from_slice(&at.index.to_be_bytes());
+    for part in body {
+        record.extend_from_slice(part);
+    }
+    let checksum = checksum(&record[HEAD..]);
+    record[4..HEAD].copy_from_slice(&checksum);
+    record
+}
+
+fn records(at: Position, item: &FeedItem) -> Vec<Vec<u8>> {
+    match item {
+        FeedItem::Flashblock(SignedFlashblock { signature, seal, .. }) => vec![
+            record(Kind::Flashblock, at, &[EncodedItem::new(item).as_bytes()]),
+            record(Kind::Signatures, at, &[signature.as_slice(), seal.as_slice()]),
+        ],
+        FeedItem::Abandoned(_) | FeedItem::Sealed(_) | FeedItem::Retracted(_) => {
+            vec![record(Kind::Statement, at, &[EncodedItem::new(item).as_bytes()])]
+        }
+        // Hints are not kept.
+        FeedItem::Gap { .. } | FeedItem::Goodbye { .. } => Vec::new(),
+    }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    let hash = keccak256(bytes);
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// What the content means, and how much of it does.
+fn read(content: &[u8]) -> (Recovered, u64) {
+    let mut recovered = Recovered::default();
+    let mut rest = content;
+    while let Some((kind, at, body, behind)) = next_record(rest) {
+        match kind {
+            Kind::Flashblock => {
+                // One that has no signatures was never published: only the last may have any.
+                let Ok(Some(FeedItem::Flashblock(signed))) = EncodedItem::decode(body) else {
+                    break;
+                };
+                recovered.unsigned = Some(signed.flashblock);
+            }
+            Kind::Signatures => {
+                let Some(flashblock) = recovered.unsigned.take_if(|last| last.position() == at)
+                else {
+                    break;
+                };
+                let (signature, seal) = body.split_at(SIGNATURE);
+                let signature = FixedBytes::from_slice(signature);
+                let seal = FixedBytes::from_slice(seal);
+                let signed = SignedFlashblock { flashblock, signature, seal };
+                recovered.items.push((at, FeedItem::Flashblock(signed)));
+            }
+            Kind::Statement => match EncodedItem::decode(body) {
+                Ok(Some(item)) => recovered.items.push((at, item)),
+                // Written by a newer version.
+                Ok(None) => {}
+                Err(_) => break,
+            },
+        }
+        rest = behind;
+    }
+    recovered.torn = rest.len() as u64;
+    (recovered, (content.len() - rest.len()) as u64)
+}
+
+/// Kind, position and body of the first record, and what is behind it.
+fn next_record(content: &[u8]) -> Option<(Kind, Position, &[u8], &[u8])> {
+    let (length, rest) = content.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let (record, behind) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    if checksum(record) != *sum {
+        return None;
+    }
+    let (kind, record) = record.split_first()?;
+    let (seq, record) = record.split_first_chunk()?;
+    let (index, body) = record.split_first_chunk()?;
+    let kind = match kind {
+        1 => Kind::Flashblock,
+        2 if body.len() == 2 * SIGNATURE => Kind::Signatures,
+        3 => Kind::Statement,
+        _ => return None,
+    };
+    let at = Position::new(Seq::new(u64::from_be_bytes(*seq)), u64::from_be_bytes(*index));
+    Some((kind, at, body, behind))
+}
+
+#[cfg(test)]
+mod tests {
+    use preconf_primitives::{AbandonReason, Abandoned, Digest};
+    use preconf_signing::SignedStatement;
+
+    use super::*;
+    use crate::testing::{at, flashblock};
+
+    const SIGNED: (Signature, Signature) = (Signature::repeat_byte(1), Signature::repeat_byte(2));
+
+    fn abandoned(seq: u64) -> FeedItem {
+        let statement = Abandoned {
+            seq: Seq::new(seq),
+            block_number: 1,
+            last_digest: Digest::ZERO,
+            reason: AbandonReason::HeadChanged,
+        };
+        FeedItem::Abandoned(SignedStatement { statement, seal: Signature::ZERO })
+    }
+
+    fn signed(position: Position) -> (Position, FeedItem) {
+        let (signature, seal) = SIGNED;
+        let flashblock = flashblock(position);
+        (position, FeedItem::Flashblock(SignedFlashblock { flashblock, signature, seal }))
+    }
+
+    fn write(journal: &mut Journal, position: Position) {
+        journal.flashblock(&flashblock(position)).unwrap();
+        journal.signatures(position, &SIGNED.0, &SIGNED.1).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (mut journal, recovered) = Journal::open(&path).unwrap();
+        assert!(recovered.items.is_empty() && recovered.unsigned.is_none());
+        write(&mut journal, at(7, 0));
+        journal.statement(at(7, 0), &abandoned(7)).unwrap();
+        write(&mut journal, at(8, 0));
+        journal.flashblock(&flashblock(at(8, 1))).unwrap();
+        drop(journal);
+
+        let (mut journal, recovered) = Journal::open(&path).unwrap();
+        let expected = [signed(at(7, 0)), (at(7, 0), abandoned(7)), signed(at(8, 0))];
+        assert_eq!(recovered.items, expected);
+        assert_eq!(recovered.unsigned, Some(flashblock(at(8, 1))));
+        assert_eq!(recovered.torn, 0);
+        journal.signatures(at(8, 1), &SIGNED.0, &SIGNED.1).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(&path).unwrap().1.items[3], signed(at(8, 1)));
+    }
+
+    #[test]
+    fn wherever_the_end_is_torn_or_damaged_what_is_before_it_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        write(&mut journal, at(7, 0));
+        let whole = journal.bytes as usize;
+        write(&mut journal, at(7, 1));
+        drop(journal);
+        let content = std::fs::read(&path).unwrap();
+        for end in whole..content.len() {
+            let mut damaged = content.clone();
+            damaged[end] ^= 1;
+            for content in [&content[..end], &damaged] {
+                let (recovered, _) = read(content);
+                assert_eq!(recovered.items[..], [signed(at(7, 0))], "{end}");
+            }
+        }
+        std::fs::write(&path, &content[..content.len() - 1]).unwrap();
+        let (mut journal, recovered) = Journal::open(&path).unwrap();
+        assert!(recovered.torn > 0);
+        write(&mut journal, at(8, 0));
+        drop(journal);
+        let items = Journal::open(&path).unwrap().1.items;
+        assert_eq!(items, [signed(at(7, 0)), signed(at(8, 0))]);
+    }
+
+    #[test]
+    fn a_journal_written_anew_holds_what_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        for index in 0..10 {
+            write(&mut journal, at(7, index));
+        }
+        let before = journal.bytes;
+        let kept = [signed(at(8, 0)), (at(8, 0), abandoned(8))];
+        let kept = kept.map(|(at, item)| (at, Arc::new(item)));
+        journal.rewrite(&kept).unwrap();
+        assert!(journal.bytes < before);
+        write(&mut journal, at(9, 0));
+        drop(journal);
+        let items = Journal::open(&path).unwrap().1.items;
+        assert_eq!(items, [signed(at(8, 0)), (at(8, 0), abandoned(8)), signed(at(9, 0))]);
+    }
+
+    #[test]
+    fn two_builders_do_not_share_a_journal() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let _journal = Journal::open(&path).unwrap();
+        let error = Journal::open(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+    }
+}

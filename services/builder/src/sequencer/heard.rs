@@ -1,0 +1,208 @@
+//! What another builder has published, or this one before it was started again (D4, D5).
+//!
+//! While the lease is not ours, what is heard goes to the build thread: promises, in order, and
+//! which block they are for. So the block is executed here as it is published there, its state is in
+//! memory, and whoever gets the lease goes on where the other one stopped. The first flashblock of a
+//! session says everything that its attributes said, so the Engine API id of the payload is known
+//! too: the consensus client may ask here for what it ordered there.
+//!
+//! A block that was completed is not published again: it may have been handed out. Asked for once
+//! more, it is built again from what it holds, and is the same.
+//!
+//! Never answers for what was heard: whoever calls has verified it.
+
+use std::sync::Arc;
+
+use alloy_primitives::{B256, map::HashSet};
+use alloy_rpc_types_engine::PayloadId;
+use preconf_chain::Transaction;
+use preconf_primitives::{AbandonReason, Opening, Position, Seq};
+use preconf_upstream::Head;
+use preconf_wire::feed::FeedItem;
+use tracing::{debug, info};
+
+use crate::build::Order;
+
+use super::{Attributes, Lineage, Sequencer, Wanted, Wish};
+
+/// The newest session that was heard of.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    seq: Seq,
+    block_number: u64,
+    opening: Opening,
+    /// The Engine API's id of its payload.
+    id: PayloadId,
+    /// It takes no more transactions.
+    is_over: bool,
+}
+
+/// What an item of the feed says to somebody who follows.
+enum News {
+    Promised {
+        at: Position,
+        transactions: Vec<Transaction>,
+        begins: Option<Box<Heard>>,
+        is_last: bool,
+    },
+    TakenBack(HashSet<B256>),
+    Over(Seq),
+    Nothing,
+}
+
+impl Sequencer {
+    /// Takes note of an item of the feed, unless this builder publishes itself.
+    pub(crate) async fn hear(self: &Arc<Self>, item: Arc<FeedItem>) {
+        if self.builds.leads() {
+            return;
+        }
+        // Recovering senders takes a while.
+        let Ok(news) = tokio::task::spawn_blocking(move || news(&item)).await else { return };
+        if self.note(news) && !self.builds.leads() {
+            self.follow_heard();
+        }
+    }
+
+    /// Takes over what this builder published before it was started again, now that the head is
+    /// known: what is canonical was kept, the rest is promised.
+    pub(crate) async fn recover(self: &Arc<Self>, items: Vec<FeedItem>, head: &Head) {
+        let count = items.len();
+        let heard = tokio::task::spawn_blocking(move || {
+            let news = items.iter().map(news);
+            news.collect::<Vec<_>>()
+        });
+        let Ok(heard) = heard.await else { return };
+        if let Some(oldest) = heard.iter().find_map(News::begins) {
+            let parent = (oldest.block_number.saturating_sub(1), oldest.opening.base.parent_hash);
+            let mut lineage = self.lineage.lock();
+            if *lineage == Lineage::default() {
+                *lineage = Lineage::from(parent.0, parent.1);
+            }
+        }
+        for news in heard {
+            self.note(news);
+        }
+        info!(items = count, "went through what was published before the start");
+        // Even if nothing is to be built: what the chain holds meanwhile is kept.
+        self.want(Wanted { head: head.hash, build: None });
+        let parent = self.heard.lock().as_ref().map(|heard| heard.opening.base.parent_hash);
+        if parent == Some(head.hash) {
+            self.follow_heard();
+        }
+    }
+
+    /// The lease is ours: what runs is published from here on.
+    pub(super) fn lead(&self) {
+        let head = self.head.borrow().as_ref().map(|head| head.cache.block().1);
+        let heard = self.heard.lock();
+        let completed = heard.as_ref().filter(|heard| heard.is_over).map(|heard| heard.id);
+        match self.builds.lead(head, completed, &self.outgoing, &self.orders) {
+            Ok(Some(build)) => info!(build = build.0, "took the lead"),
+            Ok(None) => {}
+            Err((build, reason)) => self.end(build, reason),
+        }
+    }
+
+    /// The lease is another builder's.
+    pub(super) fn follow(&self) {
+        self.builds.follow();
+    }
+
+    /// Passes news on to the build thread. Whether the newest session goes on.
+    fn note(&self, news: News) -> bool {
+        let mut heard = self.heard.lock();
+        match news {
+            News::Promised { at, transactions, begins, is_last } => {
+                if heard.as_ref().is_some_and(|heard| at.seq < heard.seq) {
+                    return false;
+                }
+                if let Some(begins) = begins {
+                    *heard = Some(*begins);
+                }
+                let Some(heard) = heard.as_mut().filter(|heard| heard.seq == at.seq) else {
+                    return false;
+                };
+                heard.is_over |= is_last;
+                if !transactions.is_empty() {
+                    // A thread that takes no orders builds nothing either.
+                    let _ = self.orders.give(Order::Promise { transactions });
+                }
+                !heard.is_over
+            }
+            News::TakenBack(transactions) => {
+                let _ = self.orders.give(Order::Withdraw { transactions });
+                false
+            }
+            News::Over(seq) => {
+                if let Some(heard) = heard.as_mut().filter(|heard| heard.seq == seq) {
+                    heard.is_over = true;
+                }
+                false
+            }
+            News::Nothing => false,
+        }
+    }
+
+    /// Builds the newest block that was heard of, if that is not being done.
+    fn follow_heard(&self) {
+        let (id, opening) = match &*self.heard.lock() {
+            Some(heard) => (heard.id, heard.opening.clone()),
+            None => return,
+        };
+        if self.builds.is_building(id) {
+            return;
+        }
+        let head = opening.base.parent_hash;
+        let attributes = Attributes::of(&opening);
+        // The execution client has the same name for it, or none.
+        let build = self.builds.register(id, Some(id), head, attributes.clone());
+        debug!(build = build.0, %id, "follows another builder's block");
+        self.give_up_others(head, Some(build));
+        let wish = Wish { build, attributes, heard: Some(Box::new(opening)) };
+        if !self.want(Wanted { head, build: Some(wish) }) {
+            self.end(build, AbandonReason::ExecutionFailed);
+        }
+    }
+}
+
+impl News {
+    fn begins(&self) -> Option<&Heard> {
+        match self {
+            Self::Promised { begins, .. } => begins.as_deref(),
+            Self::TakenBack(_) | Self::Over(_) | Self::Nothing => None,
+        }
+    }
+}
+
+fn news(item: &FeedItem) -> News {
+    match item {
+        FeedItem::Flashblock(signed) => {
+            let flashblock = &signed.flashblock;
+            let encoded = flashblock.transactions().iter().cloned();
+            // What cannot be decoded cannot be kept by anybody.
+            let transactions = encoded.filter_map(|encoded| Transaction::decode(encoded).ok());
+            let begins = flashblock.opening().map(|opening| {
+                Box::new(Heard {
+                    seq: flashblock.position().seq,
+                    block_number: flashblock.block_number(),
+                    opening: opening.clone(),
+                    id: Attributes::of(opening).id(opening.base.parent_hash),
+                    is_over: false,
+                })
+            });
+            News::Promised {
+                at: flashblock.position(),
+                transactions: transactions.collect(),
+                begins,
+                is_last: flashblock.is_last(),
+            }
+        }
+        FeedItem::Retracted(signed) => {
+            let retractions = signed.statement.retractions.iter();
+            News::TakenBack(retractions.map(|retraction| retraction.transaction).collect())
+        }
+        FeedItem::Abandoned(signed) => News::Over(signed.statement.seq),
+        FeedItem::Sealed(signed) => News::Over(signed.statement.seq),
+        FeedItem::Gap { .. } | FeedItem::Goodbye { .. } => News::Nothing,
+    }
+}
