@@ -7,6 +7,10 @@
     reason = "a test stops where it fails, and names what it expects"
 )]
 
+#[path = "sequencer/exits.rs"]
+mod exits;
+#[path = "sequencer/failover.rs"]
+mod failover;
 #[path = "sequencer/system.rs"]
 mod system;
 

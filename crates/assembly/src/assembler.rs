@@ -19,7 +19,7 @@ use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateReader};
 
 use crate::{
-    BoxError, Located, Pool, PoolLimits,
+    BoxError, Located, Pool, PoolLimits, Promised,
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
 };
 
@@ -114,6 +114,8 @@ pub struct Assembler<R: StateReader> {
     build: Option<(BuildId, Build<R>)>,
     /// Promised, and not known to be in the canonical chain.
     unsettled: Vec<Transaction>,
+    /// The same of the last build, if it ended with a block, until somebody asks.
+    built: Promised,
     /// Taken back by flashblocks of builds that ended with a block, but not out yet.
     unsaid: Vec<Unsaid>,
     in_flight: bool,
@@ -129,6 +131,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             pool: Pool::new(limits),
             build: None,
             unsettled: Vec::new(),
+            built: Promised::default(),
             unsaid: Vec::new(),
             in_flight: false,
             effects: VecDeque::new(),
@@ -171,6 +174,8 @@ impl<R: StateReader + Clone> Assembler<R> {
             hashes.insert(*hash);
         }
         self.unsettled.retain(|transaction| !hashes.contains(transaction.hash()));
+        let built = mem::take(&mut self.built);
+        self.unsettled.extend(built.without(|transaction| hashes.contains(transaction.hash())));
         self.unsaid.retain(|unsaid| !hashes.contains(unsaid.transaction.hash()));
     }
 
@@ -180,6 +185,7 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.drop_build();
         // What the block before, built and not canonical, promised is tried as well: it is void in
         // this chain if its block was replaced.
+        self.settle_built();
         let mut promised = mem::take(&mut self.unsettled);
         promised.extend(self.unsaid.drain(..).map(|unsaid| unsaid.transaction));
         let build =
@@ -211,6 +217,7 @@ impl<R: StateReader + Clone> Assembler<R> {
         match &mut self.build {
             Some((_, build)) => build.promise(transactions),
             None => {
+                self.settle_built();
                 self.unsettled.extend(transactions);
                 let surplus = self.unsettled.len().saturating_sub(REMEMBERED_PROMISES);
                 self.unsettled.drain(..surplus);
@@ -220,6 +227,7 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     /// Whoever made these promises has taken them back.
     pub fn withdraw(&mut self, transactions: &HashSet<B256>) {
+        self.settle_built();
         self.unsettled.retain(|promise| !transactions.contains(promise.hash()));
         if let Some((_, build)) = &mut self.build {
             build.withdraw(transactions);
@@ -311,11 +319,16 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.effects.pop_front()
     }
 
+    fn settle_built(&mut self) {
+        self.unsettled.extend(mem::take(&mut self.built).into_all());
+    }
+
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
         let effect = match running.finish(now) {
             Ok(Finished { last, block, promised, unsaid }) => {
-                self.unsettled = promised;
+                self.unsettled.clear();
+                self.built = promised;
                 let unsaid = unsaid.into_iter();
                 let unsaid =
                     unsaid.map(|(index, transaction)| Unsaid { build, index, transaction });

@@ -24,7 +24,11 @@ use preconf_evm::{ExecutionError, NextBlock, Paused, Running, TxError};
 use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
 use preconf_state::{Key, NeedState, Overlay, StateReader};
 
-use crate::{Cadence, Located, Pool, Selection, promises::Promises};
+use crate::{
+    Cadence, Located, Pool, Selection,
+    bytes::BytesLeft,
+    promises::{Promised, Promises, with_others},
+};
 
 /// How often a transaction is tried again for state that was missing, in one block.
 pub const MAX_STATE_ROUNDS: u32 = 4;
@@ -62,6 +66,8 @@ pub enum Step {
 pub enum Exhausted {
     /// Less gas is left than any transaction needs.
     GasLimit,
+    /// The block is as long as its fork allows.
+    ByteLimit,
     /// Nobody asked for the block in time.
     Deadline,
 }
@@ -116,7 +122,10 @@ pub struct Build<R: StateReader> {
     cut_transactions: usize,
     /// How many of the block's transactions were promised before it.
     kept_promises: usize,
+    /// The transactions since then.
+    since_cut: Vec<Transaction>,
     bytes_since_cut: usize,
+    bytes_left: BytesLeft,
     /// Transactions that wait for state, each with the keys that it waits for.
     parked: Vec<Parked>,
     /// What the next step needs and has not come.
@@ -160,6 +169,7 @@ impl<R: StateReader + Clone> Build<R> {
         now: Instant,
     ) -> Self {
         let selection = pool.select(block.base_fee_per_gas);
+        let bytes_left = BytesLeft::of(&spec, &block);
         Self {
             stage: Stage::Opening { spec, block: Box::new(block), overlay: Box::new(overlay) },
             cadence: Cadence::new(now, timing.interval),
@@ -170,7 +180,9 @@ impl<R: StateReader + Clone> Build<R> {
             own: 0,
             cut_transactions: 0,
             kept_promises: 0,
+            since_cut: Vec::new(),
             bytes_since_cut: 0,
+            bytes_left,
             parked: Vec::new(),
             stalled: Vec::new(),
             state_rounds: HashMap::new(),
@@ -228,7 +240,7 @@ impl<R: StateReader + Clone> Build<R> {
             return idle;
         }
         if let Stage::Opening { .. } = &self.stage {
-            return self.open_block();
+            return self.open_block(pool.len());
         }
         // The last index is kept for the flashblock that ends the session.
         let may_cut = may_cut && !follows && self.flashblocks < MAX_INDEX;
@@ -248,6 +260,9 @@ impl<R: StateReader + Clone> Build<R> {
         if self.has_no_gas() {
             return Step::Full(Exhausted::GasLimit);
         }
+        if self.bytes_left.are_none() {
+            return Step::Full(Exhausted::ByteLimit);
+        }
         if self.bytes_since_cut >= CUT_BYTES {
             // The flashblock before is still on its way; this one is full.
             return Step::Wait(self.ends);
@@ -260,13 +275,19 @@ impl<R: StateReader + Clone> Build<R> {
         }
     }
 
-    fn open_block(&mut self) -> Step {
+    fn open_block(&mut self, waiting: usize) -> Step {
         let Stage::Opening { spec, block, overlay } = &self.stage else { return Step::Worked };
         match Paused::begin(spec.clone(), block.as_ref().clone(), overlay.as_ref().clone()) {
             Ok(paused) => {
                 self.own = paused.transactions().len();
+                for own in paused.transactions() {
+                    self.bytes_left.take(own.encoded().len());
+                }
                 self.cut_transactions = self.own;
-                self.stage = Stage::Open(Box::new(paused.resume()));
+                let fitting = usize::try_from(block.gas_limit / LEAST_GAS).unwrap_or(usize::MAX);
+                let mut running = paused.resume();
+                running.reserve(waiting.min(fitting));
+                self.stage = Stage::Open(Box::new(running));
                 Step::Worked
             }
             Err(ExecutionError::NeedState(keys)) => self.stall(keys),
@@ -297,6 +318,10 @@ impl<R: StateReader + Clone> Build<R> {
     }
 
     fn keep_promise(&mut self, pool: &Pool, transaction: &Transaction) -> Step {
+        if !self.bytes_left.fits(transaction.encoded().len()) {
+            self.promises.take_back(RetractionCause::NoRoom);
+            return Step::Worked;
+        }
         let cause = match self.execute(transaction) {
             Ok(()) => {
                 self.promises.kept();
@@ -346,6 +371,10 @@ impl<R: StateReader + Clone> Build<R> {
 
     fn try_one(&mut self, pool: &mut Pool, transaction: &Transaction) -> Step {
         let (sender, nonce) = (transaction.signer(), transaction.envelope().nonce());
+        if !self.bytes_left.fits(transaction.encoded().len()) {
+            // It may fit into the next block.
+            return Step::Worked;
+        }
         match self.execute(transaction) {
             Ok(()) => self.selection.included(pool, sender, nonce),
             Err(TxError::NeedState(keys)) => {
@@ -379,16 +408,20 @@ impl<R: StateReader + Clone> Build<R> {
             return Err(TxError::NeedState(Vec::new()));
         };
         running.execute(transaction)?;
-        self.bytes_since_cut += transaction.encoded().len();
+        // Listed now and not when the cut is made, when it would have to be fetched again.
+        self.since_cut.push(transaction.clone());
+        let bytes = transaction.encoded().len();
+        self.bytes_since_cut += bytes;
+        self.bytes_left.take(bytes);
         Ok(())
     }
 
     fn cut(&mut self, now: Instant) -> Cut {
         let Stage::Open(running) = &self.stage else { return Cut::default() };
-        let transactions = running.transactions()[self.cut_transactions..].to_vec();
+        let next = Vec::with_capacity(self.since_cut.len());
         let cut = Cut {
             index: self.flashblocks,
-            transactions,
+            transactions: mem::replace(&mut self.since_cut, next),
             retractions: self.promises.cut(self.flashblocks),
             gas_used: running.gas_used(),
         };
@@ -456,7 +489,7 @@ impl<R: StateReader + Clone> Build<R> {
         let unsaid = unsaid.collect();
         let open: Vec<_> = self.promises.open().cloned().collect();
         let block = running.pause();
-        let promised = with_others(&block.transactions()[self.own..], open);
+        let promised = Promised::new(block.shared_transactions(), self.own, open);
         Ok(Finished { last, block, promised, unsaid })
     }
 
@@ -470,7 +503,7 @@ impl<R: StateReader + Clone> Build<R> {
             }
             Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => &[],
         };
-        with_others(included, self.promises.owed().cloned())
+        with_others(included.to_vec(), self.promises.owed().cloned())
     }
 }
 
@@ -481,23 +514,7 @@ pub struct Finished<R> {
     /// The block.
     pub block: Paused<R>,
     /// What is promised if the block is not canonical, and what it did not come to.
-    pub promised: Vec<Transaction>,
+    pub promised: Promised,
     /// What flashblocks take back that are not out yet, each with the index of its flashblock.
     pub unsaid: Vec<(u64, Transaction)>,
-}
-
-/// The transactions of a block and those of `others` that are not among them: what was put off may
-/// have come in from the pool after all.
-fn with_others(
-    included: &[Transaction],
-    others: impl IntoIterator<Item = Transaction>,
-) -> Vec<Transaction> {
-    let mut all = included.to_vec();
-    let mut others = others.into_iter().peekable();
-    // There rarely are any, and there may be many thousand hashes.
-    if others.peek().is_some() {
-        let held: HashSet<B256> = included.iter().map(|transaction| *transaction.hash()).collect();
-        all.extend(others.filter(|other| !held.contains(other.hash())));
-    }
-    all
 }

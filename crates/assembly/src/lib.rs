@@ -9,6 +9,7 @@
 
 mod assembler;
 mod build;
+mod bytes;
 mod cadence;
 mod intrinsic;
 mod pool;
@@ -23,4 +24,4 @@ pub use build::{
 pub use cadence::Cadence;
 pub use intrinsic::check_intrinsic_gas;
 pub use pool::{Pool, PoolLimits, Selection};
-pub use promises::Located;
+pub use promises::{Located, Promised};

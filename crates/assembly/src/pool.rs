@@ -9,6 +9,7 @@
 //! known when the last of them came; and the index holds the last transaction of every sender, so
 //! taking one in or making room costs the logarithm of what waits, however much that is.
 
+mod by_nonce;
 mod selection;
 mod sender;
 #[cfg(test)]
@@ -27,7 +28,8 @@ use preconf_state::Account;
 
 pub use selection::Selection;
 
-use sender::{Affordable, Sender, Tail, Waiting, cost_of, fee_cap, tip_cap};
+use by_nonce::Waiting;
+use sender::{Affordable, Sender, Tail, cost_of, fee_cap, tip_cap};
 
 /// What the pool takes, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,11 @@ impl Default for PoolLimits {
 #[derive(Debug, Default)]
 pub struct Pool {
     limits: PoolLimits,
-    senders: AddressMap<Sender>,
+    /// Where each sender is in `senders`.
+    numbers: AddressMap<u32>,
+    /// Who has something waiting, and places to be used again.
+    senders: Vec<Sender>,
+    unused: Vec<u32>,
     by_hash: B256Map<(Address, u64)>,
     /// The last transaction of each sender, the one worth least first.
     tails: BTreeSet<Tail>,
@@ -89,12 +95,16 @@ impl Pool {
     /// A transaction by its hash.
     pub fn get(&self, hash: &B256) -> Option<&Transaction> {
         let (sender, nonce) = self.by_hash.get(hash)?;
-        Some(&self.senders.get(sender)?.waiting.get(nonce)?.transaction)
+        Some(&self.sender(sender)?.waiting.get(*nonce)?.transaction)
     }
 
     /// The nonce after a sender's contiguous transactions, if it has any at its next nonce.
     pub fn next_nonce(&self, sender: &Address) -> Option<u64> {
-        self.senders.get(sender)?.next_nonce()
+        self.sender(sender)?.next_nonce()
+    }
+
+    fn sender(&self, address: &Address) -> Option<&Sender> {
+        self.senders.get(*self.numbers.get(address)? as usize)
     }
 
     /// Takes a transaction whose sender's account at the head is `account`.
@@ -114,7 +124,7 @@ impl Pool {
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
         let account = account.unwrap_or_default();
         let none = Sender::default();
-        let sender = self.senders.get(&address).unwrap_or(&none);
+        let sender = self.sender(&address).unwrap_or(&none);
         let next = sender.nonce.max(account.nonce);
         self.check(&transaction, next)?;
         self.check_replacement(&transaction, sender)?;
@@ -127,11 +137,11 @@ impl Pool {
         self.arrivals += 1;
         let waiting = Waiting::new(transaction, self.arrivals);
         self.change(address, |sender| {
-            let mut dropped: Vec<Waiting> = sender.advance(account.nonce).collect();
+            let mut dropped = sender.advance(account.nonce);
             if let Some(from) = unpaid {
-                dropped.extend(sender.waiting.split_off(&from).into_values());
+                dropped.extend(sender.waiting.take_from(from));
             }
-            dropped.extend(sender.waiting.insert(nonce, waiting));
+            dropped.extend(sender.waiting.insert(waiting));
             dropped
         });
         self.by_hash.insert(hash, (address, nonce));
@@ -174,7 +184,7 @@ impl Pool {
         new: &Transaction,
         sender: &Sender,
     ) -> Result<(), TransactionRefusal> {
-        let Some(old) = sender.waiting.get(&new.envelope().nonce()) else { return Ok(()) };
+        let Some(old) = sender.waiting.get(new.envelope().nonce()) else { return Ok(()) };
         let old = &old.transaction;
         let percent = 100 + self.limits.replacement_bump_percent;
         let bumped = |old: u128| old.saturating_mul(percent).div_ceil(100);
@@ -194,7 +204,7 @@ impl Pool {
         next: u64,
     ) -> Result<Option<Tail>, TransactionRefusal> {
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
-        if sender.waiting.contains_key(&nonce) {
+        if sender.waiting.get(nonce).is_some() {
             return Ok(None);
         }
         if sender.waiting.len() >= self.limits.per_sender {
@@ -215,15 +225,15 @@ impl Pool {
 
     /// Takes note that a canonical block has used `nonce` of `sender`, and forgets what that ends.
     pub fn mined(&mut self, address: &Address, nonce: u64) {
-        if self.senders.contains_key(address) {
-            self.change(*address, |sender| sender.advance(nonce + 1).collect());
+        if self.numbers.contains_key(address) {
+            self.change(*address, |sender| sender.advance(nonce + 1));
         }
     }
 
     /// Forgets one transaction that can never be executed.
     pub fn remove(&mut self, address: &Address, nonce: u64) {
-        if self.senders.contains_key(address) {
-            self.change(*address, |sender| sender.waiting.remove(&nonce).into_iter().collect());
+        if self.numbers.contains_key(address) {
+            self.change(*address, |sender| sender.waiting.remove(nonce));
         }
     }
 
@@ -234,15 +244,21 @@ impl Pool {
 
     /// Changes a sender, and after it what is known of it elsewhere. `change` returns what no
     /// longer waits.
-    fn change(&mut self, address: Address, change: impl FnOnce(&mut Sender) -> Vec<Waiting>) {
-        let sender = self.senders.entry(address).or_default();
+    fn change<Dropped>(&mut self, address: Address, change: impl FnOnce(&mut Sender) -> Dropped)
+    where
+        Dropped: IntoIterator<Item = Waiting>,
+    {
+        let number = self.number_of(address);
+        let sender = &mut self.senders[number as usize];
         for dropped in change(sender) {
             self.by_hash.remove(dropped.transaction.hash());
         }
-        let tail = sender.tail(address);
+        let tail = sender.tail();
         let indexed = std::mem::replace(&mut sender.indexed, tail);
         if tail.is_none() {
-            self.senders.remove(&address);
+            *sender = Sender::default();
+            self.numbers.remove(&address);
+            self.unused.push(number);
         }
         if tail != indexed {
             if let Some(indexed) = indexed {
@@ -250,6 +266,18 @@ impl Pool {
             }
             self.tails.extend(tail);
         }
+    }
+
+    /// The sender's place in `senders`, a new one if it has none.
+    fn number_of(&mut self, address: Address) -> u32 {
+        *self.numbers.entry(address).or_insert_with(|| {
+            let number = self.unused.pop().unwrap_or_else(|| {
+                self.senders.push(Sender::default());
+                u32::try_from(self.senders.len() - 1).expect("memory ends before the numbers do")
+            });
+            self.senders[number as usize].address = address;
+            number
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! retraction is published, it is among those that [`Promises::owed`] names, so whatever way the
 //! build ends, the next one gets it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use alloy_primitives::{B256, map::HashSet};
 use preconf_chain::Transaction;
@@ -147,6 +147,51 @@ impl Promises {
         let taken_back = self.taken_back.iter().map(|taken_back| &taken_back.broken.transaction);
         taken_back.chain(self.open())
     }
+}
+
+/// What is promised when a build has ended with a block. Shares the block's list, because there is
+/// seldom a need to go through it.
+#[derive(Clone, Debug, Default)]
+pub struct Promised {
+    block: Arc<Vec<Transaction>>,
+    own: usize,
+    open: Vec<Transaction>,
+}
+
+impl Promised {
+    /// The first `own` transactions of the block are the chain's own, and no promises.
+    pub(crate) fn new(block: Arc<Vec<Transaction>>, own: usize, open: Vec<Transaction>) -> Self {
+        Self { block, own, open }
+    }
+
+    /// Those that are still promised if the chain holds what `is_kept` says.
+    pub fn without(self, is_kept: impl Fn(&Transaction) -> bool) -> Vec<Transaction> {
+        let included = self.block.iter().skip(self.own).filter(|promise| !is_kept(promise));
+        with_others(
+            included.cloned().collect(),
+            self.open.into_iter().filter(|promise| !is_kept(promise)),
+        )
+    }
+
+    /// All of them.
+    pub fn into_all(self) -> Vec<Transaction> {
+        self.without(|_| false)
+    }
+}
+
+/// The transactions of a block and those of `others` that are not among them: what was put off may
+/// have come in from the pool after all.
+pub(crate) fn with_others(
+    mut included: Vec<Transaction>,
+    others: impl IntoIterator<Item = Transaction>,
+) -> Vec<Transaction> {
+    let mut others = others.into_iter().peekable();
+    // There rarely are any, and there may be many thousand hashes.
+    if others.peek().is_some() {
+        let held: HashSet<B256> = included.iter().map(|transaction| *transaction.hash()).collect();
+        included.extend(others.filter(|other| !held.contains(other.hash())));
+    }
+    included
 }
 
 #[cfg(test)]

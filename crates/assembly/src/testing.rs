@@ -34,6 +34,15 @@ pub(crate) fn prague() -> ChainSpec {
     )
 }
 
+pub(crate) fn osaka() -> ChainSpec {
+    chain(
+        r#","cancunTime":0,"pragueTime":0,"osakaTime":0,
+        "blobSchedule":{"cancun":{"target":3,"max":6,"baseFeeUpdateFraction":3338477},
+        "prague":{"target":6,"max":9,"baseFeeUpdateFraction":5007716},
+        "osaka":{"target":6,"max":9,"baseFeeUpdateFraction":5007716}}"#,
+    )
+}
+
 fn chain(later_forks: &str) -> ChainSpec {
     let zero = B256::ZERO;
     let genesis = format!(

@@ -194,17 +194,19 @@ impl<R: StateReader> Paused<R> {
     /// [`ExecutionError::NeedState`] names what has to be fetched before trying again, with a copy
     /// that was made before.
     pub fn finish(self) -> Result<Outcome<R>, ExecutionError> {
-        let mut running = self.resume();
+        // Nothing is added to them, so they need not be copied if they are shared.
+        let transactions = self.transactions.clone();
+        let mut running = Self { transactions: Arc::default(), ..self }.resume();
         running.freeze();
         let closed = close(&mut running.executor);
         let requests = running.check(closed)?;
         let closing = running.freeze();
-        let Self { spec, block, overlay, transactions, receipts, gas, .. } = running.pause();
+        let Self { spec, block, overlay, receipts, gas, .. } = running.pause();
         Ok(Outcome::new(
             spec,
             Executions {
                 block: Arc::unwrap_or_clone(block),
-                transactions: Arc::unwrap_or_clone(transactions),
+                transactions,
                 receipts: Arc::unwrap_or_clone(receipts),
                 requests,
                 gas_used: gas.cumulative,
@@ -238,6 +240,11 @@ impl<R: StateReader> Paused<R> {
     /// The transactions so far.
     pub fn transactions(&self) -> &[Transaction] {
         &self.transactions
+    }
+
+    /// The transactions so far, to be kept without a copy of the list.
+    pub fn shared_transactions(&self) -> Arc<Vec<Transaction>> {
+        self.transactions.clone()
     }
 
     /// Gas used so far.
@@ -296,6 +303,15 @@ impl<R: StateReader, I: Watch<R>> Running<R, I> {
         let gas_used = self.executor.commit_transaction(executed).tx_gas_used();
         self.transactions.push(transaction.clone());
         Ok(Executed { gas_used, success })
+    }
+
+    /// Makes room for about this many more transactions, so that lists and tables need not grow
+    /// while they are executed.
+    pub fn reserve(&mut self, transactions: usize) {
+        self.transactions.reserve(transactions);
+        self.executor.receipts.reserve(transactions);
+        // Who sends and who receives is often somebody who did before.
+        self.executor.evm.db_mut().reserve(transactions / 2);
     }
 
     /// Closes what changed since the last freeze, for publication.

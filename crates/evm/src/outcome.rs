@@ -21,7 +21,7 @@ pub struct Outcome<R> {
     /// The block's environment.
     pub block: NextBlock,
     /// Its transactions.
-    pub transactions: Vec<Transaction>,
+    pub transactions: Arc<Vec<Transaction>>,
     /// Their receipts.
     pub receipts: Vec<Receipt>,
     /// Its requests to the consensus layer.
@@ -39,7 +39,7 @@ pub struct Outcome<R> {
 /// What an executor leaves behind, apart from state.
 pub(crate) struct Executions {
     pub(crate) block: NextBlock,
-    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) transactions: Arc<Vec<Transaction>>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) requests: Requests,
     pub(crate) gas_used: u64,
@@ -78,7 +78,7 @@ impl<R> Outcome<R> {
         let receipts: Vec<ReceiptWithBloom<&Receipt>> =
             self.receipts.iter().map(TxReceipt::with_bloom_ref).collect();
         let transactions_root = ordered_trie_root_with_encoder(
-            &self.transactions,
+            self.transactions.as_slice(),
             |transaction: &Transaction, buffer| buffer.extend_from_slice(transaction.encoded()),
         );
         Header {

@@ -13,13 +13,24 @@
 //! into a new store of its own when they exceed a quarter of the capacity. Dropping is always
 //! allowed: the next read says [`NeedState`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, map::HashMap};
+use alloy_primitives::{
+    Address, B256, KECCAK256_EMPTY, U256,
+    map::{AddressMap, B256Map, HashMap},
+};
 use parking_lot::{Mutex, RwLock};
 use revm::bytecode::Bytecode;
 
-use crate::{Account, Diff, Key, NeedState, StateReader, Value, layers::Layers};
+use crate::{
+    Account, Diff, Key, NeedState, StateReader, Value,
+    key::{hash_number, hash_words},
+    layers::Layers,
+};
 
 /// The least capacity. Below it, the keys of one large transaction could evict each other for ever.
 pub const MIN_CAPACITY: usize = 4_096;
@@ -55,16 +66,30 @@ impl StateCache {
     /// Adds the answer to a key, as it is *at this view's block*. A value of another kind than the
     /// key asks for is ignored. Code must have been checked against its hash by the caller.
     pub fn insert(&self, key: Key, value: Value) {
-        if !value.answers(&key) {
-            return;
-        }
-        if let (Key::BlockHash(number), Value::BlockHash(hash)) = (key, &value) {
-            let mut hashes = self.view.block_hashes.lock();
-            // Its own hash is not for others to say.
-            hashes.entry(number).or_insert(*hash);
-            prune(&mut hashes);
-        } else if self.changed(&key).is_none() {
-            self.view.store.insert(key, value);
+        let changes = &self.view.changes;
+        match (key, value) {
+            (Key::BlockHash(number), Value::BlockHash(hash)) => {
+                let mut hashes = self.view.block_hashes.lock();
+                // Its own hash is not for others to say.
+                hashes.entry(number).or_insert(hash);
+                prune(&mut hashes);
+            }
+            (Key::Account(address), Value::Account(account)) => {
+                if changes.account(&address).is_none() {
+                    self.view.store.insert(Entry::Account(address, account));
+                }
+            }
+            (Key::Slot(address, slot), Value::Slot(value)) => {
+                if changes.slot(&address, &slot).is_none() {
+                    self.view.store.insert(Entry::Slot(Slot { address, slot }, value));
+                }
+            }
+            (Key::Code(hash), Value::Code(code)) => {
+                if changes.code(&hash).is_none() {
+                    self.view.store.insert(Entry::Code(hash, code));
+                }
+            }
+            (Key::Account(_) | Key::Slot(..) | Key::Code(_) | Key::BlockHash(_), _) => {}
         }
     }
 
@@ -109,65 +134,36 @@ impl StateCache {
         let block_hashes = Mutex::new(block_hashes);
         Self { view: Arc::new(View { number, hash, changes, block_hashes, store }) }
     }
-
-    /// What this view's changes say about a key.
-    fn changed(&self, key: &Key) -> Option<Value> {
-        let changes = &self.view.changes;
-        match key {
-            Key::Account(address) => {
-                changes.account(address).map(|change| Value::Account(change.account))
-            }
-            Key::Slot(address, slot) => changes.slot(address, slot).map(Value::Slot),
-            Key::Code(hash) => changes.code(hash).cloned().map(Value::Code),
-            Key::BlockHash(number) => {
-                self.view.block_hashes.lock().get(number).copied().map(Value::BlockHash)
-            }
-        }
-    }
-
-    fn read(&self, key: Key) -> Result<Value, NeedState> {
-        self.changed(&key).or_else(|| self.view.store.get(&key)).ok_or(NeedState(key))
-    }
 }
 
 impl StateReader for StateCache {
     fn account(&self, address: Address) -> Result<Option<Account>, NeedState> {
-        if let Some(change) = self.view.changes.account(&address) {
-            return Ok(change.account);
+        match self.view.changes.account(&address) {
+            Some(change) => Ok(change.account),
+            None => self.view.store.account(address).ok_or(NeedState(Key::Account(address))),
         }
-        let key = Key::Account(address);
-        let account = |value: &Value| match value {
-            Value::Account(account) => Some(*account),
-            Value::Slot(_) | Value::Code(_) | Value::BlockHash(_) => None,
-        };
-        self.view.store.read(&key, account).ok_or(NeedState(key))
     }
 
     fn slot(&self, address: Address, slot: U256) -> Result<U256, NeedState> {
-        if let Some(value) = self.view.changes.slot(&address, &slot) {
-            return Ok(value);
+        match self.view.changes.slot(&address, &slot) {
+            Some(value) => Ok(value),
+            None => self.view.store.slot(address, slot).ok_or(NeedState(Key::Slot(address, slot))),
         }
-        let key = Key::Slot(address, slot);
-        let value = |value: &Value| match value {
-            Value::Slot(value) => Some(*value),
-            Value::Account(_) | Value::Code(_) | Value::BlockHash(_) => None,
-        };
-        self.view.store.read(&key, value).ok_or(NeedState(key))
     }
 
     fn code(&self, hash: B256) -> Result<Bytecode, NeedState> {
         if hash == KECCAK256_EMPTY || hash.is_zero() {
             return Ok(Bytecode::default());
         }
-        let key = Key::Code(hash);
-        let Value::Code(code) = self.read(key)? else { return Err(NeedState(key)) };
-        Ok(code)
+        match self.view.changes.code(&hash) {
+            Some(code) => Ok(code.clone()),
+            None => self.view.store.code(hash).ok_or(NeedState(Key::Code(hash))),
+        }
     }
 
     fn block_hash(&self, number: u64) -> Result<B256, NeedState> {
-        let key = Key::BlockHash(number);
-        let Value::BlockHash(hash) = self.read(key)? else { return Err(NeedState(key)) };
-        Ok(hash)
+        let hash = self.view.block_hashes.lock().get(&number).copied();
+        hash.ok_or(NeedState(Key::BlockHash(number)))
     }
 }
 
@@ -184,10 +180,44 @@ struct Generations {
     old: Generation,
 }
 
+/// Each kind in a map of its own: there are many, so what lies between them counts.
 #[derive(Clone, Debug, Default)]
 struct Generation {
-    values: HashMap<Key, Value>,
+    accounts: AddressMap<Option<Account>>,
+    slots: HashMap<Slot, U256>,
+    codes: B256Map<Bytecode>,
     weight: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    address: Address,
+    slot: U256,
+}
+
+/// In words and not in bytes, as the derived one would.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_words(&self.address.0, state);
+        hash_number(&self.slot, state);
+    }
+}
+
+/// A value with its key.
+#[derive(Debug)]
+enum Entry {
+    Account(Address, Option<Account>),
+    Slot(Slot, U256),
+    Code(B256, Bytecode),
+}
+
+impl Entry {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Account(..) | Self::Slot(..) => 1,
+            Self::Code(_, code) => weight_of(code),
+        }
+    }
 }
 
 impl Store {
@@ -195,26 +225,42 @@ impl Store {
         Self { capacity, generations: RwLock::default() }
     }
 
-    fn get(&self, key: &Key) -> Option<Value> {
-        self.read(key, |value| Some(value.clone()))
+    fn account(&self, address: Address) -> Option<Option<Account>> {
+        let entry = |account: &_| Entry::Account(address, *account);
+        self.read(|generation| generation.accounts.get(&address).copied(), entry)
     }
 
-    /// What `pick` takes of a value, without copying the rest of it.
-    fn read<T>(&self, key: &Key, pick: impl Fn(&Value) -> Option<T>) -> Option<T> {
+    fn slot(&self, address: Address, slot: U256) -> Option<U256> {
+        let slot = Slot { address, slot };
+        let entry = |value: &_| Entry::Slot(slot, *value);
+        self.read(|generation| generation.slots.get(&slot).copied(), entry)
+    }
+
+    fn code(&self, hash: B256) -> Option<Bytecode> {
+        let entry = |code: &Bytecode| Entry::Code(hash, code.clone());
+        self.read(|generation| generation.codes.get(&hash).cloned(), entry)
+    }
+
+    /// What `pick` finds. What it finds in the old generation becomes young again.
+    #[inline]
+    fn read<T>(
+        &self,
+        pick: impl Fn(&Generation) -> Option<T>,
+        entry: impl FnOnce(&T) -> Entry,
+    ) -> Option<T> {
         let value = {
             let generations = self.generations.read();
-            if let Some(value) = generations.young.values.get(key) {
-                return pick(value);
+            if let Some(value) = pick(&generations.young) {
+                return Some(value);
             }
-            generations.old.values.get(key)?.clone()
+            pick(&generations.old)?
         };
-        let picked = pick(&value);
-        self.insert(*key, value);
-        picked
+        self.insert(entry(&value));
+        Some(value)
     }
 
-    fn insert(&self, key: Key, value: Value) {
-        self.generations.write().insert(key, value, self.capacity / 2);
+    fn insert(&self, entry: Entry) {
+        self.generations.write().insert(entry, self.capacity / 2);
     }
 
     fn len(&self) -> usize {
@@ -229,64 +275,73 @@ impl Store {
         generations.old.retain_unchanged(diff);
         let limit = self.capacity / 2;
         for (address, change) in &diff.accounts {
-            generations.insert(Key::Account(*address), Value::Account(change.account), limit);
+            let address = *address;
+            generations.insert(Entry::Account(address, change.account), limit);
             for (slot, value) in &change.slots {
-                generations.insert(Key::Slot(*address, *slot), Value::Slot(*value), limit);
+                generations.insert(Entry::Slot(Slot { address, slot: *slot }, *value), limit);
             }
         }
         for (hash, code) in &diff.codes {
-            generations.insert(Key::Code(*hash), Value::Code(code.clone()), limit);
+            generations.insert(Entry::Code(*hash, code.clone()), limit);
         }
         Self { capacity: self.capacity, generations: RwLock::new(generations) }
     }
 }
 
 impl Generations {
-    fn insert(&mut self, key: Key, value: Value, limit: usize) {
-        let weight = weight(&value);
+    fn insert(&mut self, entry: Entry, limit: usize) {
+        let weight = entry.weight();
         if weight > limit {
             return;
         }
-        self.old.remove(&key);
-        self.young.remove(&key);
+        self.old.remove(&entry);
+        self.young.remove(&entry);
         if self.young.weight + weight > limit {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.weight += weight;
-        self.young.values.insert(key, value);
+        self.young.insert(entry);
     }
 }
 
 impl Generation {
-    fn remove(&mut self, key: &Key) {
-        if let Some(value) = self.values.remove(key) {
-            self.weight -= weight(&value);
+    /// Adds what it does not hold.
+    fn insert(&mut self, entry: Entry) {
+        self.weight += entry.weight();
+        match entry {
+            Entry::Account(address, account) => {
+                self.accounts.insert(address, account);
+            }
+            Entry::Slot(slot, value) => {
+                self.slots.insert(slot, value);
+            }
+            Entry::Code(hash, code) => {
+                self.codes.insert(hash, code);
+            }
         }
     }
 
+    /// Drops what it holds under the key of `entry`.
+    fn remove(&mut self, entry: &Entry) {
+        let freed = match entry {
+            Entry::Account(address, _) => self.accounts.remove(address).map(|_| 1),
+            Entry::Slot(slot, _) => self.slots.remove(slot).map(|_| 1),
+            Entry::Code(hash, _) => self.codes.remove(hash).map(|code| weight_of(&code)),
+        };
+        self.weight -= freed.unwrap_or_default();
+    }
+
     fn retain_unchanged(&mut self, diff: &Diff) {
-        let weights = &mut self.weight;
-        self.values.retain(|key, value| {
-            let changed = match key {
-                Key::Account(address) => diff.accounts.contains_key(address),
-                Key::Slot(address, slot) => {
-                    diff.accounts.get(address).is_some_and(|change| change.slot(slot).is_some())
-                }
-                Key::Code(_) | Key::BlockHash(_) => false,
-            };
-            if changed {
-                *weights -= weight(value);
-            }
-            !changed
+        let before = self.accounts.len() + self.slots.len();
+        self.accounts.retain(|address, _| !diff.accounts.contains_key(address));
+        self.slots.retain(|Slot { address, slot }, _| {
+            diff.accounts.get(address).and_then(|change| change.slot(slot)).is_none()
         });
+        self.weight -= before - self.accounts.len() - self.slots.len();
     }
 }
 
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::Account(_) | Value::Slot(_) | Value::BlockHash(_) => 1,
-        Value::Code(code) => 1 + code.len() / 128,
-    }
+fn weight_of(code: &Bytecode) -> usize {
+    1 + code.len() / 128
 }
 
 fn prune(hashes: &mut BTreeMap<u64, B256>) {

@@ -28,7 +28,7 @@ impl Hash for Key {
             Self::Account(address) => hash_words(&address.0, state),
             Self::Slot(address, slot) => {
                 hash_words(&address.0, state);
-                slot.as_limbs().iter().for_each(|word| state.write_u64(*word));
+                hash_number(slot, state);
             }
             Self::Code(hash) => hash_words(hash, state),
             Self::BlockHash(number) => state.write_u64(*number),
@@ -36,7 +36,11 @@ impl Hash for Key {
     }
 }
 
-fn hash_words<const N: usize>(bytes: &FixedBytes<N>, state: &mut impl Hasher) {
+pub(crate) fn hash_number(number: &U256, state: &mut impl Hasher) {
+    number.as_limbs().iter().for_each(|word| state.write_u64(*word));
+}
+
+pub(crate) fn hash_words<const N: usize>(bytes: &FixedBytes<N>, state: &mut impl Hasher) {
     let (words, rest) = bytes.0.as_chunks::<8>();
     words.iter().for_each(|word| state.write_u64(u64::from_ne_bytes(*word)));
     if let Some(rest) = rest.first_chunk::<4>() {

@@ -55,6 +55,11 @@ impl<R> Overlay<R> {
         }
     }
 
+    /// Makes room for about this many more changed accounts.
+    pub fn reserve(&mut self, accounts: usize) {
+        self.head.accounts.reserve(accounts);
+    }
+
     /// Closes the head: returns exactly what changed since the last freeze, which from now on is a
     /// layer of this overlay.
     pub fn freeze(&mut self) -> Arc<Diff> {

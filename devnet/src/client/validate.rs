@@ -212,7 +212,7 @@ impl Executed {
         let block = ChainBlock {
             hash,
             block,
-            transactions: outcome.transactions,
+            transactions: Arc::unwrap_or_clone(outcome.transactions),
             receipts: outcome.receipts,
             intermediate_roots,
             requests: outcome.requests,

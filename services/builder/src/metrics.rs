@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use preconf_assembly::{Completion, Exhausted};
 use preconf_primitives::{AbandonReason, Epoch, Flashblock, Retraction};
 use preconf_telemetry::{
     Registry,
@@ -14,8 +15,10 @@ const TRANSACTIONS: &[f64] = &[0., 1., 2., 5., 10., 20., 50., 100., 200., 500., 
 /// How a build ended. Each build ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BuildEnd {
-    /// Its block was sealed.
-    Sealed,
+    /// Its block was sealed, after it was complete for this reason.
+    Sealed(Completion),
+    /// It followed another builder's block, and was not published here.
+    Followed,
     /// It ended without a block of ours.
     Abandoned(AbandonReason),
     /// The state that its block opens with could not be read.
@@ -120,7 +123,11 @@ impl Metrics {
 
     pub(crate) fn build_ended(&self, end: BuildEnd) {
         let label = match end {
-            BuildEnd::Sealed => "sealed",
+            BuildEnd::Sealed(Completion::Requested) => "sealed_on_request",
+            BuildEnd::Sealed(Completion::Exhausted(Exhausted::Deadline)) => "sealed_at_deadline",
+            BuildEnd::Sealed(Completion::Exhausted(Exhausted::GasLimit)) => "sealed_at_gas_limit",
+            BuildEnd::Sealed(Completion::Exhausted(Exhausted::ByteLimit)) => "sealed_at_byte_limit",
+            BuildEnd::Followed => "followed",
             BuildEnd::Abandoned(reason) => reason.as_str(),
             BuildEnd::NotOpened => "not_opened",
         };

@@ -35,7 +35,7 @@ pub(crate) struct SealedBlock {
     /// Its header.
     pub(crate) header: Header,
     /// Its transactions.
-    pub(crate) transactions: Vec<Transaction>,
+    pub(crate) transactions: Arc<Vec<Transaction>>,
     /// The state after it, as far as it is in memory.
     pub(crate) cache: StateCache,
     payload: ExecutionPayloadV3,

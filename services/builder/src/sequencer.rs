@@ -129,6 +129,8 @@ impl EngineHooks for Sequencer {
     ) -> HookFuture<'a, Option<PayloadId>> {
         Box::pin(async move {
             if !answer.is_valid() {
+                // Whatever is built is not on the head that the consensus client has chosen.
+                self.give_up_all(AbandonReason::HeadNotValid);
                 return None;
             }
             let head = call.state.head_block_hash;
@@ -231,10 +233,17 @@ impl Sequencer {
     /// Ends a build without a block, which operators see as `end`.
     fn end_as(&self, build: BuildId, reason: AbandonReason, end: BuildEnd) {
         let Some(slot) = self.builds.settle(build, Stage::Over) else { return };
-        self.metrics.build_ended(end);
+        self.metrics.build_ended(if slot.is_led() { end } else { BuildEnd::Followed });
         // A thread that is gone has no build either.
         let _ = self.orders.give(Order::Drop { build });
         slot.say(Outgoing::Abandon { build, reason });
+    }
+
+    /// Gives up what is being built.
+    pub(crate) fn give_up_all(&self, reason: AbandonReason) {
+        for (build, _) in self.builds.running() {
+            self.end(build, reason);
+        }
     }
 
     /// Gives up builds on other heads, and those on this one that are replaced.

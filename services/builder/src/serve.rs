@@ -4,7 +4,7 @@ use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt;
 use parking_lot::Mutex;
-use preconf_chassis::{Backoff, Context, Exit, channel, grpc};
+use preconf_chassis::{Backoff, Context, Exit, Shutdown, channel, grpc};
 use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
 use preconf_upstream::{Head, StateFetcher, Upstream, UpstreamConfig};
 use preconf_wire::{feed, ingress, signer::SignerClient};
@@ -71,7 +71,9 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         builds: Builds::default(),
         heard: Mutex::default(),
     });
-    let origin = Arc::new(Feed::new(context.shutdown.clone()));
+    // The feed says goodbye when the last word has been said, which is after the shutdown begins.
+    let spoken = Shutdown::new();
+    let origin = Arc::new(Feed::new(spoken.clone()));
     let (journal, recovered) = config.journal.as_deref().map_or(Ok(Default::default()), read)?;
     origin.restore(&recovered.items);
     let publisher = Publisher::new(Parts {
@@ -98,10 +100,15 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let shutdown = context.shutdown.clone();
     tasks.spawn("publish", async move {
         publisher.run(to_publish, shutdown).await;
+        spoken.trigger();
         Ok::<(), Infallible>(())
     });
     spawn_until_shutdown(&context, "prepare", sequencer.clone().prepare(to_prepare));
-    spawn_until_shutdown(&context, "sequence", sequencer.clone().carry_out(effects, reports));
+    let carrying = sequencer.clone().carry_out(effects, reports, context.shutdown.clone());
+    tasks.spawn("sequence", async move {
+        carrying.await;
+        Ok::<(), Infallible>(())
+    });
     let check = context.health.check("execution client");
     let learner = sequencer.clone();
     let (chain_id, genesis) = (spec.chain_id(), spec.genesis_hash());

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, os::unix::fs::PermissionsExt, pin::Pin, sync::Arc, ti
 
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction, TxEip1559, TxEip4844};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_rpc_types_engine::{
     ExecutionPayloadEnvelopeV4, ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus,
 };
@@ -17,14 +17,17 @@ use preconf_chain::{ChainSpec, Transaction, system_contracts};
 use preconf_chassis::{Context, Endpoint, Security, channel};
 use preconf_devnet::client::{ClientConfig, ExecutionClient, Running, serve};
 use preconf_engine::{EngineClient, JwtSecret};
-use preconf_primitives::{Arrival, Flashblock, Progress, Succession};
+use preconf_primitives::{
+    AbandonReason, Arrival, Digest, Flashblock, Position, Progress, Succession,
+};
 use preconf_signing::{Checked, PublicKey, Verifier};
 use preconf_wire::{
     feed::{FeedClient, FeedItem, Received},
     ingress::{IngressClient, IngressError},
+    signer::SignerClient,
 };
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{runtime::Runtime, time::timeout};
 
 /// Longer than anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -34,30 +37,48 @@ const BLS_PUBLIC_KEY: &str = "0x95a254501b7733239ed3cec4d56737977bd09ede881d8a23
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
+/// How long a lease lasts here.
+pub(crate) const LEASE: Duration = Duration::from_millis(1_000);
+
 /// A sequencer with everything it needs, and a reader that checks what it publishes.
 pub(crate) struct System {
     pub(crate) client: Arc<ExecutionClient>,
+    /// Of the builder that the consensus client and readers talk to.
     pub(crate) engine: EngineClient,
     pub(crate) ingress: IngressClient,
     feed: Pin<Box<dyn Stream<Item = Received> + Send>>,
     verifier: Verifier,
     progress: Progress,
     preconfirmed: usize,
-    contexts: Vec<Context>,
+    signer: Option<Context>,
+    builders: Vec<Builder>,
     running: Running,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+/// A builder as in a process of its own: with its own runtime, so that it can be killed.
+pub(crate) struct Builder {
+    name: &'static str,
+    engine_addr: SocketAddr,
+    pub(crate) context: Context,
+    runtime: Runtime,
 }
 
 impl System {
     pub(crate) async fn start() -> Self {
-        Self::start_with(true).await
+        Self::start_with(true, &[]).await
     }
 
     pub(crate) async fn start_without_signer() -> Self {
-        Self::start_with(false).await
+        Self::start_with(false, &[]).await
     }
 
-    async fn start_with(with_signer: bool) -> Self {
+    /// One whose builder has these flags as well.
+    pub(crate) async fn start_flagged(flags: &[&str]) -> Self {
+        Self::start_with(true, flags).await
+    }
+
+    async fn start_with(with_signer: bool, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let write = |name: &str, text: &str| {
@@ -73,13 +94,12 @@ impl System {
         let client = ExecutionClient::new(spec, ClientConfig::default());
         let running = serve(client.clone(), LOOPBACK, jwt.clone(), LOOPBACK).await.unwrap();
 
-        let mut contexts = Vec::new();
-        let socket = |name: &str| format!("unix:{}", path(name));
+        let mut signer = None;
         if with_signer {
             let config = preconf_signer::Config::parse_from([
                 "signer",
                 "--listen",
-                &socket("signer.sock"),
+                &socket(&directory, "signer"),
                 "--flashblock-signing-key",
                 &path("key.hex"),
                 "--chain-id",
@@ -87,56 +107,130 @@ impl System {
             ]);
             let context = Context::for_test();
             preconf_signer::serve(config.prepare().unwrap(), context.clone()).await.unwrap();
-            contexts.push(context);
+            signer = Some(context);
         }
-        let engine_addr = free_address();
-        let config = builder::Config::parse_from([
-            "builder",
-            "--engine-addr",
-            &engine_addr.to_string(),
-            "--engine-jwt-secret",
-            &path("jwt.hex"),
-            "--execution-engine-url",
-            &format!("http://{}", running.engine_addr),
-            "--execution-url",
-            &format!("http://{}", running.rpc_addr),
-            "--genesis",
-            &path("genesis.json"),
-            "--signer",
-            &socket("signer.sock"),
-            "--feed-listen",
-            &socket("feed.sock"),
-            "--ingress-listen",
-            &socket("ingress.sock"),
-            "--seal-budget-ms",
-            "5000",
-        ]);
-        let context = Context::for_test();
-        let prepared = builder::Prepared::read(&config).unwrap();
-        builder::serve(prepared, context.clone()).await.unwrap();
-        timeout(DEADLINE, context.health.until_ready()).await.unwrap();
-        contexts.push(context);
-
-        let security = Security::default();
-        let connect = |name: &str| {
-            let endpoint: Endpoint = socket(name).parse().unwrap();
-            channel(&endpoint, &security).unwrap()
-        };
-        let feed = FeedClient::new(connect("feed.sock")).subscribe(None).await.unwrap();
         let key: PublicKey = BLS_PUBLIC_KEY.parse().unwrap();
-        let engine_url = format!("http://{engine_addr}").parse().unwrap();
+        let builder = Builder::start("a", free_address(), &directory, &running, flags).await;
+        timeout(DEADLINE, builder.context.health.until_ready()).await.unwrap();
         Self {
             client,
-            engine: EngineClient::new(&engine_url, jwt).unwrap(),
-            ingress: IngressClient::new(connect("ingress.sock"), DEADLINE),
-            feed: Box::pin(feed),
+            engine: engine(&builder),
+            ingress: ingress(&builder, &directory),
+            feed: feed(&builder, &directory, None).await,
             verifier: Verifier::new(CHAIN_ID, vec![key]),
             progress: Progress::new(),
             preconfirmed: 0,
-            contexts,
+            signer,
+            builders: vec![builder],
             running,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Starts a second builder, which listens to the first one. It is not ready.
+    pub(crate) async fn start_standby(&mut self) -> &Builder {
+        let feed = socket(&self.directory, "a-feed");
+        let flags = ["--standby-feed", &feed];
+        let Self { directory, running, builders, .. } = self;
+        let builder = Builder::start("b", free_address(), directory, running, &flags).await;
+        builders.push(builder);
+        &builders[1]
+    }
+
+    /// Kills the first builder, and talks to the second one from here on.
+    pub(crate) async fn fail_over(&mut self) {
+        self.builders.remove(0).kill();
+        self.reconnect().await;
+    }
+
+    /// Kills the builder, and starts it again where it was.
+    pub(crate) async fn restart_builder(&mut self) {
+        let killed = self.builders.remove(0);
+        let (name, address) = (killed.name, killed.engine_addr);
+        killed.kill();
+        let builder = Builder::start(name, address, &self.directory, &self.running, &[]).await;
+        self.builders.insert(0, builder);
+        self.reconnect().await;
+    }
+
+    async fn reconnect(&mut self) {
+        let builder = &self.builders[0];
+        self.engine = engine(builder);
+        self.ingress = ingress(builder, &self.directory);
+        let next = |last: Position| Position::new(last.seq, last.index + 1);
+        let cursor = self.progress.position().map(next);
+        self.feed = feed(builder, &self.directory, cursor).await;
+    }
+
+    /// The digest of the last flashblock that was seen.
+    pub(crate) fn last_digest(&self) -> Option<Digest> {
+        self.progress.digest()
+    }
+
+    /// How many builds have ended so, and how many in another way.
+    pub(crate) fn ended(&self, end: &str) -> (u64, u64) {
+        let metrics = self.builders[0].context.registry.encode();
+        let mut counted = (0, 0);
+        for line in metrics.lines().filter(|line| line.contains("builds_total{")) {
+            let count = line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+            let ended_so = line.contains(&format!("end=\"{end}\""));
+            *(if ended_so { &mut counted.0 } else { &mut counted.1 }) += count;
+        }
+        counted
+    }
+
+    /// Waits until the one build has ended so.
+    pub(crate) async fn until_ended(&self, end: &str) {
+        let ended = async {
+            while self.ended(end) != (1, 0) {
+                assert_eq!(self.ended(end).1, 0, "{}", self.builders[0].context.registry.encode());
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, ended).await.unwrap();
+    }
+
+    /// Reads on until the session ends, and says why it was given up; none if it was sealed.
+    pub(crate) async fn session_end(&mut self) -> Option<AbandonReason> {
+        loop {
+            match self.item().await {
+                FeedItem::Abandoned(abandoned) => return Some(abandoned.statement.reason),
+                FeedItem::Sealed(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Stops the signer.
+    pub(crate) async fn stop_signer(&mut self) {
+        let signer = self.signer.take().unwrap();
+        signer.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
+    }
+
+    /// Stops the builder, which has the time to say so.
+    pub(crate) async fn stop_builder(&self) {
+        let stopped = self.builders[0].context.finish(DEADLINE);
+        stopped.await.map_err(|exit| exit.to_string()).unwrap();
+    }
+
+    /// Takes the lease away from the builder.
+    pub(crate) async fn steal_lease(&self) {
+        let endpoint: Endpoint = socket(&self.directory, "signer").parse().unwrap();
+        let channel = channel(&endpoint, &Security::default()).unwrap();
+        SignerClient::new(channel, DEADLINE).acquire_lease("a", LEASE).await.unwrap();
+    }
+
+    /// A contract that is created with all the gas there is, and then is not.
+    pub(crate) fn burner(&self, nonce: u64, gas_limit: u64) -> Transaction {
+        let transaction = TxEip1559 {
+            gas_limit,
+            to: TxKind::Create,
+            value: U256::ZERO,
+            // JUMPDEST PUSH1 0 JUMP
+            input: Bytes::from_static(&[0x5b, 0x60, 0x00, 0x56]),
+            ..unsigned(CHAIN_ID, nonce)
+        };
+        signed(transaction, 0)
     }
 
     pub(crate) fn head(&self) -> B256 {
@@ -225,30 +319,95 @@ impl System {
     }
 
     pub(crate) fn transfer_on(&self, chain_id: u64, account: u8, nonce: u64) -> Transaction {
-        let gwei = 1_000_000_000;
-        let transaction = TxEip1559 {
-            chain_id,
-            nonce,
-            gas_limit: 21_000,
-            max_fee_per_gas: 20 * gwei,
-            max_priority_fee_per_gas: gwei,
-            to: TxKind::Call(Address::repeat_byte(0xaa)),
-            value: U256::from(1),
-            ..TxEip1559::default()
-        };
-        let signature = wallet(account).sign_hash_sync(&transaction.signature_hash()).unwrap();
-        let envelope = EthereumTxEnvelope::<TxEip4844>::from(transaction.into_signed(signature));
-        Transaction::decode(envelope.encoded_2718().into()).unwrap()
+        signed(unsigned(chain_id, nonce), account)
     }
 
     /// Stops everything, and fails if something did not stop in order.
     pub(crate) async fn stop(self) {
         drop(self.feed);
-        for context in self.contexts.iter().rev() {
-            context.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
+        for builder in self.builders {
+            builder.context.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
+            builder.kill();
+        }
+        if let Some(signer) = self.signer {
+            signer.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
         }
         self.running.stop().await;
     }
+}
+
+impl Builder {
+    async fn start(
+        name: &'static str,
+        engine_addr: SocketAddr,
+        directory: &TempDir,
+        running: &Running,
+        more: &[&str],
+    ) -> Self {
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let engine_url = format!("http://{}", running.engine_addr);
+        let rpc_url = format!("http://{}", running.rpc_addr);
+        let [feed, ingress] =
+            ["feed", "ingress"].map(|door| socket(directory, &format!("{name}-{door}")));
+        let lease = LEASE.as_millis().to_string();
+        let flags = [
+            ["--engine-addr", &engine_addr.to_string()],
+            ["--engine-jwt-secret", &path("jwt.hex")],
+            ["--execution-engine-url", &engine_url],
+            ["--execution-url", &rpc_url],
+            ["--genesis", &path("genesis.json")],
+            ["--signer", &socket(directory, "signer")],
+            ["--feed-listen", &feed],
+            ["--ingress-listen", &ingress],
+            ["--seal-budget-ms", "5000"],
+            ["--lease-ms", &lease],
+            ["--lease-holder", name],
+            ["--journal", &path(&format!("{name}.journal"))],
+        ];
+        let flags = flags.iter().flatten().chain(more);
+        let config = builder::Config::parse_from(std::iter::once(&"builder").chain(flags));
+        let runtime = Runtime::new().unwrap();
+        let context = Context::for_test();
+        let serving = context.clone();
+        let started = runtime.spawn(async move {
+            builder::serve(builder::Prepared::read(&config).unwrap(), serving).await
+        });
+        started.await.unwrap().map_err(|exit| exit.to_string()).unwrap();
+        Self { name, engine_addr, context, runtime }
+    }
+
+    /// Ends it where it stands.
+    fn kill(self) {
+        self.runtime.shutdown_background();
+    }
+}
+
+fn socket(directory: &TempDir, name: &str) -> String {
+    format!("unix:{}", directory.path().join(format!("{name}.sock")).display())
+}
+
+fn door(directory: &TempDir, builder: &Builder, name: &str) -> Endpoint {
+    socket(directory, &format!("{}-{name}", builder.name)).parse().unwrap()
+}
+
+fn engine(builder: &Builder) -> EngineClient {
+    let url = format!("http://{}", builder.engine_addr).parse().unwrap();
+    EngineClient::new(&url, Arc::new(JwtSecret::from_bytes([0xab; 32]))).unwrap()
+}
+
+fn ingress(builder: &Builder, directory: &TempDir) -> IngressClient {
+    let endpoint = door(directory, builder, "ingress");
+    IngressClient::new(channel(&endpoint, &Security::default()).unwrap(), DEADLINE)
+}
+
+async fn feed(
+    builder: &Builder,
+    directory: &TempDir,
+    cursor: Option<Position>,
+) -> Pin<Box<dyn Stream<Item = Received> + Send>> {
+    let endpoint = door(directory, builder, "feed");
+    let mut client = FeedClient::new(channel(&endpoint, &Security::default()).unwrap());
+    Box::pin(client.subscribe(cursor).await.unwrap())
 }
 
 pub(crate) fn attributes(timestamp: u64) -> PayloadAttributes {
@@ -263,7 +422,27 @@ pub(crate) fn attributes(timestamp: u64) -> PayloadAttributes {
     }
 }
 
-fn forkchoice(head: B256) -> ForkchoiceState {
+fn unsigned(chain_id: u64, nonce: u64) -> TxEip1559 {
+    let gwei = 1_000_000_000;
+    TxEip1559 {
+        chain_id,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 20 * gwei,
+        max_priority_fee_per_gas: gwei,
+        to: TxKind::Call(Address::repeat_byte(0xaa)),
+        value: U256::from(1),
+        ..TxEip1559::default()
+    }
+}
+
+fn signed(transaction: TxEip1559, account: u8) -> Transaction {
+    let signature = wallet(account).sign_hash_sync(&transaction.signature_hash()).unwrap();
+    let envelope = EthereumTxEnvelope::<TxEip4844>::from(transaction.into_signed(signature));
+    Transaction::decode(envelope.encoded_2718().into()).unwrap()
+}
+
+pub(crate) fn forkchoice(head: B256) -> ForkchoiceState {
     ForkchoiceState {
         head_block_hash: head,
         safe_block_hash: B256::ZERO,

@@ -17,20 +17,24 @@ pub struct Selection {
     candidates: BinaryHeap<Candidate>,
     /// The nonce this block would use next, by sender.
     next_nonce: AddressMap<u64>,
+    /// The number of the sender whose transaction was given last.
+    last: u32,
 }
 
+/// The next transaction of a sender. Small, because there is one for each sender and they are
+/// moved about; which transaction it was tells the arrival, which is never used again.
 #[derive(Debug, PartialEq, Eq)]
 struct Candidate {
     tip: u128,
     arrival: u64,
-    sender: Address,
-    nonce: u64,
+    /// The sender's number in the pool when this became a candidate.
+    sender: u32,
 }
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
         let earlier = other.arrival.cmp(&self.arrival);
-        self.tip.cmp(&other.tip).then(earlier).then_with(|| self.sender.cmp(&other.sender))
+        self.tip.cmp(&other.tip).then(earlier).then(self.sender.cmp(&other.sender))
     }
 }
 
@@ -44,21 +48,27 @@ impl Selection {
     /// Begins a selection for a block with this base fee.
     pub(super) fn new(pool: &Pool, base_fee: u64) -> Self {
         let mut selection = Self { base_fee, ..Self::default() };
-        for (address, sender) in &pool.senders {
+        selection.next_nonce.reserve(pool.numbers.len());
+        for (address, number) in &pool.numbers {
+            let sender = &pool.senders[*number as usize];
             selection.next_nonce.insert(*address, sender.nonce);
-            selection.offer(pool, *address, sender.nonce);
+            selection.offer(pool, *number, sender.nonce);
         }
         selection
     }
 
     /// The best candidate. It is not offered again unless [`Selection::retry`] says so.
     pub fn next(&mut self, pool: &Pool) -> Option<Transaction> {
-        while let Some(Candidate { arrival, sender, nonce, .. }) = self.candidates.pop() {
-            let waiting = pool.senders.get(&sender).and_then(|known| known.waiting.get(&nonce));
-            let current = self.next_nonce.get(&sender) == Some(&nonce);
+        while let Some(Candidate { arrival, sender: number, .. }) = self.candidates.pop() {
+            let sender = pool.senders.get(number as usize);
+            let waiting = sender.and_then(|sender| {
+                let nonce = self.next_nonce.get(&sender.address)?;
+                sender.waiting.get(*nonce)
+            });
             match waiting {
-                // Replaced or removed since it became a candidate: the entry is old.
-                Some(waiting) if current && waiting.arrival == arrival => {
+                // Replaced, removed or included since it became a candidate: the entry is old.
+                Some(waiting) if waiting.arrival == arrival => {
+                    self.last = number;
                     return Some(waiting.transaction.clone());
                 }
                 Some(_) | None => {}
@@ -70,28 +80,40 @@ impl Selection {
     /// The block now holds the transaction with `nonce` of `sender`: the one after it may follow.
     pub fn included(&mut self, pool: &Pool, sender: Address, nonce: u64) {
         self.next_nonce.insert(sender, nonce + 1);
-        self.offer(pool, sender, nonce + 1);
+        self.offer_of(pool, sender, nonce + 1);
     }
 
     /// Offers a transaction again that could not be executed yet.
     pub fn retry(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        self.offer(pool, sender, nonce);
+        self.offer_of(pool, sender, nonce);
     }
 
     /// A transaction of `sender` was taken into the pool.
     pub fn arrived(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        let known = pool.senders.get(&sender).map_or(0, |known| known.nonce);
+        let known = pool.sender(&sender).map_or(0, |known| known.nonce);
         let next = *self.next_nonce.entry(sender).or_insert(known);
         if next == nonce {
-            self.offer(pool, sender, nonce);
+            self.offer_of(pool, sender, nonce);
         }
     }
 
-    fn offer(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        let waiting = pool.senders.get(&sender).and_then(|known| known.waiting.get(&nonce));
+    fn offer_of(&mut self, pool: &Pool, sender: Address, nonce: u64) {
+        // Mostly it is the one whose transaction was given last.
+        let given = pool.senders.get(self.last as usize);
+        let number = match given {
+            Some(given) if given.address == sender => Some(self.last),
+            Some(_) | None => pool.numbers.get(&sender).copied(),
+        };
+        if let Some(number) = number {
+            self.offer(pool, number, nonce);
+        }
+    }
+
+    fn offer(&mut self, pool: &Pool, number: u32, nonce: u64) {
+        let waiting = pool.senders.get(number as usize).and_then(|known| known.waiting.get(nonce));
         let Some(waiting) = waiting else { return };
         // Whoever does not pay the base fee waits for a block where it is lower.
         let Some(tip) = waiting.effective_tip(self.base_fee) else { return };
-        self.candidates.push(Candidate { tip, arrival: waiting.arrival, sender, nonce });
+        self.candidates.push(Candidate { tip, arrival: waiting.arrival, sender: number });
     }
 }

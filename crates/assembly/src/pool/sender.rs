@@ -1,48 +1,26 @@
-//! The waiting transactions of one sender, in nonce order.
+//! One sender: its waiting transactions, and what can be said of all of them.
 //!
 //! Decides what of them can be executed (the *chain*: from the account's nonce on, without a gap),
 //! what that may cost, and what the last one is worth. All of it takes time by how many
 //! transactions the sender has, which [`PoolLimits::per_sender`](super::PoolLimits) bounds.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, btree_map},
-};
+use std::{cmp::Reverse, collections::VecDeque};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, U256};
 use preconf_chain::Transaction;
 
+use super::by_nonce::{ByNonce, Waiting};
+
 /// One sender's transactions.
 #[derive(Debug, Default)]
 pub(super) struct Sender {
+    pub(super) address: Address,
     /// The nonce of the account at the head.
     pub(super) nonce: u64,
-    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) waiting: ByNonce,
     /// Where the pool's index has the last of them.
     pub(super) indexed: Option<Tail>,
-}
-
-/// A transaction that waits, and its fees, so that ordering does not touch the transaction itself.
-#[derive(Clone, Debug)]
-pub(super) struct Waiting {
-    pub(super) transaction: Transaction,
-    pub(super) arrival: u64,
-    fee_cap: u128,
-    tip_cap: u128,
-}
-
-impl Waiting {
-    pub(super) fn new(transaction: Transaction, arrival: u64) -> Self {
-        let (fee_cap, tip_cap) = (fee_cap(&transaction), tip_cap(&transaction));
-        Self { transaction, arrival, fee_cap, tip_cap }
-    }
-
-    /// What a unit of gas pays beyond the base fee; `None` if it does not even pay that.
-    pub(super) fn effective_tip(&self, base_fee: u64) -> Option<u128> {
-        let most = self.fee_cap.checked_sub(u128::from(base_fee))?;
-        Some(most.min(self.tip_cap))
-    }
 }
 
 /// What a transaction is worth to the pool; the least goes first when room is needed.
@@ -76,17 +54,16 @@ pub(super) enum Affordable {
 
 impl Sender {
     /// The chain of a sender whose next nonce is `next`.
-    fn chain(&self, next: u64) -> impl Iterator<Item = (u64, &Waiting)> {
-        self.waiting
-            .range(next..)
-            .zip(next..)
-            .take_while(|((nonce, _), expected)| *nonce == expected)
-            .map(|((nonce, waiting), _)| (*nonce, waiting))
+    fn chain(&self, next: u64) -> impl Iterator<Item = &Waiting> {
+        let in_order = self.waiting.from(next).zip(next..);
+        in_order
+            .take_while(|(waiting, expected)| waiting.nonce == *expected)
+            .map(|(waiting, _)| waiting)
     }
 
     /// The nonce after the chain, if there is one.
     pub(super) fn next_nonce(&self) -> Option<u64> {
-        self.chain(self.nonce).last().map(|(nonce, _)| nonce + 1)
+        self.chain(self.nonce).last().map(|waiting| waiting.nonce + 1)
     }
 
     /// Says whether `balance` pays for the chain with one transaction more, or instead, at `nonce`.
@@ -97,10 +74,10 @@ impl Sender {
         cost: U256,
         balance: U256,
     ) -> Affordable {
-        let before = self.chain(next).take_while(|(other, _)| *other < nonce);
+        let before = self.chain(next).take_while(|other| other.nonce < nonce);
         let (mut end, mut total) = (next, cost);
-        for (_, waiting) in before {
-            total = total.saturating_add(cost_of(&waiting.transaction));
+        for waiting in before {
+            total = total.saturating_add(waiting.cost);
             end += 1;
         }
         if total > balance {
@@ -109,11 +86,11 @@ impl Sender {
         if end < nonce {
             return Affordable::Yes;
         }
-        let replaces = self.waiting.contains_key(&nonce);
-        for (later, waiting) in self.chain(nonce + 1) {
-            total = total.saturating_add(cost_of(&waiting.transaction));
+        let replaces = self.waiting.get(nonce).is_some();
+        for waiting in self.chain(nonce + 1) {
+            total = total.saturating_add(waiting.cost);
             if total > balance {
-                let gap_closed = Affordable::WithoutThoseFrom(later);
+                let gap_closed = Affordable::WithoutThoseFrom(waiting.nonce);
                 return if replaces { Affordable::No(total) } else { gap_closed };
             }
         }
@@ -122,9 +99,9 @@ impl Sender {
 
     /// What a transaction at `nonce` with this tip would be worth.
     pub(super) fn worth_of(&self, next: u64, nonce: u64, tip: u128) -> Worth {
-        let before = self.chain(next).take_while(|(other, _)| *other < nonce);
+        let before = self.chain(next).take_while(|other| other.nonce < nonce);
         let (mut end, mut least) = (next, tip);
-        for (_, waiting) in before {
+        for waiting in before {
             least = least.min(waiting.tip_cap);
             end += 1;
         }
@@ -132,17 +109,16 @@ impl Sender {
     }
 
     /// The last of them, as the pool's index orders it.
-    pub(super) fn tail(&self, sender: Address) -> Option<Tail> {
-        let (nonce, waiting) = self.waiting.last_key_value()?;
-        let worth = self.worth_of(self.nonce, *nonce, waiting.tip_cap);
-        Some(Tail { worth, arrival: Reverse(waiting.arrival), sender, nonce: *nonce })
+    pub(super) fn tail(&self) -> Option<Tail> {
+        let Waiting { nonce, arrival, tip_cap, .. } = *self.waiting.last()?;
+        let worth = self.worth_of(self.nonce, nonce, tip_cap);
+        Some(Tail { worth, arrival: Reverse(arrival), sender: self.address, nonce })
     }
 
     /// Moves on to a nonce; what is left behind is returned.
-    pub(super) fn advance(&mut self, nonce: u64) -> btree_map::IntoValues<u64, Waiting> {
+    pub(super) fn advance(&mut self, nonce: u64) -> VecDeque<Waiting> {
         self.nonce = self.nonce.max(nonce);
-        let waiting = self.waiting.split_off(&self.nonce);
-        std::mem::replace(&mut self.waiting, waiting).into_values()
+        self.waiting.take_before(self.nonce)
     }
 }
 

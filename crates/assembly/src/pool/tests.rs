@@ -41,11 +41,12 @@ fn small(transactions: usize) -> Pool {
 
 /// Everything that waits is known by hash, by sender and in the index, and nothing else is.
 fn assert_consistent(pool: &Pool) {
-    let waiting = pool.senders.values().map(|sender| sender.waiting.len()).sum::<usize>();
+    let waiting = pool.senders.iter().map(|sender| sender.waiting.len()).sum::<usize>();
     assert_eq!(waiting, pool.by_hash.len());
-    let tails: BTreeSet<_> =
-        pool.senders.iter().map(|(address, sender)| sender.tail(*address).unwrap()).collect();
+    let senders = pool.numbers.keys().map(|address| pool.sender(address).unwrap());
+    let tails: BTreeSet<_> = senders.map(|sender| sender.tail().unwrap()).collect();
     assert_eq!(tails, pool.tails);
+    assert_eq!(pool.numbers.len() + pool.unused.len(), pool.senders.len());
 }
 
 #[test]

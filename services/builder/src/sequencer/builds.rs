@@ -101,12 +101,21 @@ pub(super) enum Stage {
 /// The right to say how a build ended, which only one has.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct EndSlot(Option<OwnedPermit<Outgoing>>);
+pub(super) struct EndSlot {
+    place: Option<OwnedPermit<Outgoing>>,
+    /// Another builder's block was followed.
+    followed: bool,
+}
 
 impl EndSlot {
+    /// Whether the build was this builder's to publish.
+    pub(super) const fn is_led(&self) -> bool {
+        !self.followed
+    }
+
     /// Says it. Of a build that was never opened nothing is said.
     pub(super) fn say(self, end: Outgoing) {
-        if let Some(place) = self.0 {
+        if let Some(place) = self.place {
             place.send(end);
         }
     }
@@ -230,7 +239,7 @@ impl Builds {
         let mut records = self.0.lock();
         let record = records.get(build).filter(|record| record.is_running())?;
         record.stage.send_replace(end);
-        Some(EndSlot(record.end.take()))
+        Some(EndSlot { place: record.end.take(), followed: record.held.is_some() })
     }
 
     /// The newest build with this id.

@@ -5,6 +5,7 @@
 use std::{error::Error, sync::Arc, time::Instant};
 
 use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure};
+use preconf_chassis::Shutdown;
 use preconf_evm::Paused;
 use preconf_primitives::AbandonReason;
 use preconf_state::StateCache;
@@ -26,6 +27,7 @@ impl Sequencer {
         self: Arc<Self>,
         mut effects: mpsc::Receiver<Effect<StateCache>>,
         mut published: mpsc::Receiver<Published>,
+        shutdown: Shutdown,
     ) {
         loop {
             tokio::select! {
@@ -42,6 +44,7 @@ impl Sequencer {
                     Some(Published::Follows) => self.follow(),
                     None => return,
                 },
+                () = shutdown.cancelled() => return self.give_up_all(AbandonReason::Shutdown),
             }
         }
     }
@@ -120,7 +123,7 @@ impl Sequencer {
         let Some(slot) = self.builds.settle(build, Stage::Sealed(sealed.clone())) else { return };
         slot.say(Outgoing::Seal { build, last, block_hash, state_root });
         self.metrics.sealed(started.elapsed());
-        self.metrics.build_ended(BuildEnd::Sealed);
+        self.metrics.build_ended(BuildEnd::Sealed(completion));
         info!(
             build = build.0,
             number = sealed.header.number,
