@@ -186,3 +186,15 @@ async fn what_the_proxy_does_not_know_passes_through() {
     assert!(unknown.await.unwrap_err().to_string().contains("engine_newPayloadV9"));
     system.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_execution_clients_pool_takes_is_preconfirmed() {
+    let mut system = System::start().await;
+    let first = system.transfer(0, 0);
+    system.client.submit(first).unwrap();
+    system.build(attributes(2)).await.unwrap();
+    system.until_preconfirmed(1).await;
+    system.client.submit(system.transfer(0, 1)).unwrap();
+    system.until_preconfirmed(1).await;
+    system.stop().await;
+}

@@ -10,17 +10,15 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use futures_util::{Stream, stream};
-use jsonrpsee::core::client::{Subscription, SubscriptionClientT};
 use jsonrpsee::rpc_params;
-use jsonrpsee::ws_client::{PingConfig, WsClient, WsClientBuilder};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use url::Url;
 
 use crate::blocks::{Head, Named};
-use crate::client::{Upstream, host_of};
+use crate::client::Upstream;
 use crate::error::UpstreamError;
+use crate::subscription::{Notifications, Subscriber, Topic};
 
 /// The most heads that are handed on for one new head.
 pub const MAX_FILLED_HEADS: usize = 64;
@@ -34,14 +32,8 @@ const MAX_WAITING_NOTIFICATIONS: usize = 64;
 /// Without a notification for this long the head is asked for: subscriptions can go deaf.
 const SILENCE: Duration = Duration::from_secs(6);
 
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-
 /// The longest pause between two attempts to ask for the head.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-
-/// The first pause between two attempts to subscribe; each failure doubles it up to the longest.
-const RESUBSCRIBE: Duration = Duration::from_secs(1);
-const MAX_RESUBSCRIBE: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// The heads from now on, the present one first. The stream never ends; while the client
@@ -49,9 +41,12 @@ impl Upstream {
     pub fn heads(&self) -> impl Stream<Item = Head> + Send + Unpin + use<> {
         let follower = Follower {
             upstream: self.clone(),
+            subscriber: Subscriber::new(Topic {
+                name: "new heads",
+                params: rpc_params!["newHeads"],
+                waiting: MAX_WAITING_NOTIFICATIONS,
+            }),
             subscription: None,
-            subscribe_at: Instant::now(),
-            resubscribe_in: RESUBSCRIBE,
             ask_at: Instant::now(),
             failures: 0,
             handed_on: VecDeque::with_capacity(REMEMBERED),
@@ -64,19 +59,10 @@ impl Upstream {
     }
 }
 
-/// A subscription and the connection that keeps it alive.
-struct NewHeads {
-    notifications: Subscription<Box<RawValue>>,
-    _connection: WsClient,
-}
-
 struct Follower {
     upstream: Upstream,
-    subscription: Option<NewHeads>,
-    /// When to try to subscribe again.
-    subscribe_at: Instant,
-    /// The pause before the attempt after that.
-    resubscribe_in: Duration,
+    subscriber: Subscriber,
+    subscription: Option<Notifications>,
     /// When to ask over HTTP if nothing is notified before.
     ask_at: Instant,
     /// How often in a row the client could not be asked.
@@ -113,14 +99,14 @@ impl Follower {
                 None
             }
             Some(subscription) => tokio::select! {
-                notification = subscription.notifications.next() => Some(notification),
+                notification = subscription.next() => Some(notification),
                 () = sleep_until(self.ask_at) => None,
             },
         };
         let known = self.handed_on.back().copied();
         let tip = match notified {
-            Some(Some(Ok(header))) => self.notified(&header).await?,
-            Some(None | Some(Err(_))) => {
+            Some(Some(header)) => self.notified(&header).await?,
+            Some(None) => {
                 warn!(host = self.upstream.host(), "the subscription to new heads has ended");
                 self.subscription = None;
                 self.ask_at = Instant::now();
@@ -176,31 +162,13 @@ impl Follower {
     }
 
     async fn subscribe(&mut self) {
-        let Some(url) = &self.upstream.0.config.ws else { return };
-        if self.subscription.is_some() || Instant::now() < self.subscribe_at {
-            return;
+        let config = &self.upstream.0.config;
+        let Some(url) = config.ws.as_ref().filter(|_| self.subscription.is_none()) else { return };
+        self.subscription = self.subscriber.attempt(url, config.timeout).await;
+        if self.subscription.is_some() {
+            // Whatever came before the subscription began.
+            self.ask_at = Instant::now();
         }
-        let deadline = self.upstream.0.config.timeout;
-        self.resubscribe_in = match timeout(deadline, subscribe(url, deadline)).await {
-            Ok(Ok(subscription)) => {
-                info!(host = host_of(url), "subscribed to new heads");
-                self.subscription = Some(subscription);
-                // Whatever came before the subscription began.
-                self.ask_at = Instant::now();
-                RESUBSCRIBE
-            }
-            Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(host = host_of(url), error, "polling: new heads cannot be subscribed to");
-                self.resubscribe_in * 2
-            }
-            Err(_) => {
-                warn!(host = host_of(url), ?deadline, "polling: subscribing takes too long");
-                self.resubscribe_in * 2
-            }
-        };
-        self.resubscribe_in = self.resubscribe_in.min(MAX_RESUBSCRIBE);
-        self.subscribe_at = Instant::now() + self.resubscribe_in;
     }
 
     fn recovered(&mut self) {
@@ -219,22 +187,4 @@ impl Follower {
         let pause = self.upstream.0.config.poll_interval * 2u32.pow(self.failures.min(10));
         self.ask_at = Instant::now() + pause.min(MAX_PAUSE);
     }
-}
-
-async fn subscribe(
-    url: &Url,
-    deadline: Duration,
-) -> Result<NewHeads, jsonrpsee::core::ClientError> {
-    let ping = PingConfig::new().ping_interval(PING_INTERVAL).inactive_limit(2 * PING_INTERVAL);
-    let connection = WsClientBuilder::new()
-        .connection_timeout(deadline)
-        .request_timeout(deadline)
-        .max_response_size(crate::client::MAX_ANSWER_BYTES)
-        .max_buffer_capacity_per_subscription(MAX_WAITING_NOTIFICATIONS)
-        .enable_ws_ping(ping)
-        .build(url.as_str())
-        .await?;
-    let notifications =
-        connection.subscribe("eth_subscribe", rpc_params!["newHeads"], "eth_unsubscribe").await?;
-    Ok(NewHeads { notifications, _connection: connection })
 }

@@ -15,7 +15,9 @@ mod code_owners;
 mod error;
 mod fetcher;
 mod heads;
+mod pool;
 mod reads;
+mod subscription;
 
 pub use blocks::{FullBlock, Head};
 pub use client::{MAX_ANSWER_BYTES, Upstream, UpstreamConfig};

@@ -45,6 +45,11 @@ pub struct Config {
     #[arg(long, env = "PRECONF_EXECUTION_URL", value_name = "URL")]
     pub execution_url: Url,
 
+    /// The execution client's JSON-RPC over WebSocket. If it is set, what comes into the client's
+    /// pool comes into ours (`eth_subscribe newPendingTransactions`, `txpool_content`).
+    #[arg(long, env = "PRECONF_EXECUTION_WS_URL", value_name = "URL")]
+    pub execution_ws_url: Option<Url>,
+
     /// The genesis file of the chain, as the execution client has it.
     #[arg(long, env = "PRECONF_GENESIS", value_name = "PATH")]
     pub genesis: PathBuf,

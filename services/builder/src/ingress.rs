@@ -1,5 +1,8 @@
 //! Where transactions come in: decoded and checked here, taken by the pool on the build thread.
 //!
+//! They come from overlays, and out of the execution client's pool, where its peers and its own RPC
+//! put them.
+//!
 //! Every wait has its deadline: for a place, for the sender's account (the upstream's own), and for
 //! the build thread. Who is refused because one of them is over may offer the transaction again.
 
@@ -7,10 +10,12 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
+use futures_util::StreamExt as _;
 use preconf_assembly::check_intrinsic_gas;
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::{Account, Key, StateReader};
+use preconf_upstream::Upstream;
 use preconf_wire::ingress::IngressService;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, oneshot},
@@ -21,6 +26,9 @@ use crate::{build::Order, sequencer::Sequencer};
 
 /// How many requests are served at once; more wait for [`PLACE`].
 const AT_ONCE: usize = 1_024;
+/// How many transactions of the execution client's pool are looked at at once; the others wait
+/// there.
+const POOL_AT_ONCE: usize = 64;
 /// How long a request may wait for its place.
 const PLACE: Duration = Duration::from_millis(500);
 /// How long the build thread may take to answer.
@@ -35,6 +43,20 @@ pub(crate) struct Ingress {
 impl Ingress {
     pub(crate) fn new(sequencer: Arc<Sequencer>) -> Self {
         Self { sequencer, room: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Takes what comes into the execution client's pool, until it is dropped.
+    pub(crate) async fn follow_pool(&self, upstream: Upstream) {
+        let taken = upstream.pool().for_each_concurrent(POOL_AT_ONCE, |encoded| async {
+            let outcome = self.take(encoded).await;
+            self.count("execution_client", &outcome);
+        });
+        taken.await;
+    }
+
+    fn count(&self, source: &'static str, outcome: &Result<B256, TransactionRefusal>) {
+        let label = outcome.as_ref().map_or_else(|refusal| refusal.reason.as_str(), |_| "accepted");
+        self.sequencer.metrics.submission(source, label);
     }
 
     async fn take(&self, encoded: Bytes) -> Result<B256, TransactionRefusal> {
@@ -101,8 +123,7 @@ impl IngressService for Ingress {
             Ok(_place) => self.take(transaction).await,
             Err(refusal) => Err(refusal),
         };
-        let label = outcome.as_ref().map_or_else(|refusal| refusal.reason.as_str(), |_| "accepted");
-        self.sequencer.metrics.submission(label);
+        self.count("ingress", &outcome);
         outcome
     }
 

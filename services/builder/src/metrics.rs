@@ -36,7 +36,7 @@ pub(crate) struct Metrics {
     retractions: Family<Counter, 1>,
     lost_statements: Family<Counter, 2>,
     heads: Family<Counter, 1>,
-    submissions: Family<Counter, 1>,
+    submissions: Family<Counter, 2>,
     epoch: Gauge,
     heard: Family<Counter, 1>,
 }
@@ -87,8 +87,8 @@ impl Metrics {
             ),
             submissions: registry.counters(
                 "submissions",
-                "Transactions offered to the pool, by outcome.",
-                ["outcome"],
+                "Transactions offered to the pool, by where they came from and outcome.",
+                ["source", "outcome"],
             ),
             epoch: registry
                 .gauge("lease_epoch", "The epoch of the lease held; 0 before the first."),
@@ -142,8 +142,8 @@ impl Metrics {
         self.payloads.get([source]).inc();
     }
 
-    pub(crate) fn submission(&self, outcome: &'static str) {
-        self.submissions.get([outcome]).inc();
+    pub(crate) fn submission(&self, source: &'static str, outcome: &'static str) {
+        self.submissions.get([source, outcome]).inc();
     }
 
     pub(crate) fn heard(&self, outcome: &'static str) {

@@ -46,7 +46,10 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let metrics = Arc::new(Metrics::new(&context.registry));
 
     let engine = EngineClient::new(&config.execution_engine_url, outbound)?;
-    let upstream = Upstream::new(UpstreamConfig::new(config.execution_url.clone()))?;
+    let ws = config.execution_ws_url.clone();
+    let has_pool = ws.is_some();
+    let upstream = UpstreamConfig { ws, ..UpstreamConfig::new(config.execution_url.clone()) };
+    let upstream = Upstream::new(upstream)?;
     let signer = SignerClient::new(channel(&config.signer, &security)?, SIGNER_DEADLINE);
 
     let (thread, orders, effects) =
@@ -146,7 +149,14 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     }
     let routes = Routes::new(feed::server(origin));
     tasks.spawn("feed", grpc::serve(feed_listener, routes, context.shutdown.clone()));
-    let routes = Routes::new(ingress::server(Arc::new(Ingress::new(sequencer.clone()))));
+    let ingress = Arc::new(Ingress::new(sequencer.clone()));
+    if has_pool {
+        let ingress = ingress.clone();
+        let pool = sequencer.fetcher.upstream().clone();
+        let following = async move { ingress.follow_pool(pool).await };
+        spawn_until_shutdown(&context, "follow the pool", following);
+    }
+    let routes = Routes::new(ingress::server(ingress));
     tasks.spawn("ingress", grpc::serve(ingress_listener, routes, context.shutdown.clone()));
 
     // The hook may wait for our seal, and after that for the fallback.

@@ -355,6 +355,7 @@ impl Builder {
             ["--engine-jwt-secret", &path("jwt.hex")],
             ["--execution-engine-url", &engine_url],
             ["--execution-url", &rpc_url],
+            ["--execution-ws-url", &rpc_url.replace("http", "ws")],
             ["--genesis", &path("genesis.json")],
             ["--signer", &socket(directory, "signer")],
             ["--feed-listen", &feed],

@@ -1,0 +1,202 @@
+//! The transactions that wait in the execution client's pool, as they come.
+//!
+//! What waits already is read with `txpool_content`, what comes later over a WebSocket subscription
+//! with whole transactions. Where the client notifies hashes only, and for blob transactions, whose
+//! JSON lacks the blobs, the encoding is asked for. Without a WebSocket the pool is read again every
+//! [`REREAD`].
+//!
+//! What is handed on may be handed on again, and need not be there any more. A transaction that
+//! makes no sense is left out. Nothing runs unless the stream is polled.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use alloy_consensus::Typed2718 as _;
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_primitives::{B256, Bytes};
+use futures_util::{Stream, stream};
+use jsonrpsee::rpc_params;
+use preconf_chain::rpc::RpcTransaction;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use crate::client::Upstream;
+use crate::error::UpstreamError;
+use crate::subscription::{Notifications, Subscriber, Topic};
+
+/// How often the pool is read where it is not subscribed to.
+const REREAD: Duration = Duration::from_secs(1);
+/// How often it is read beside a subscription.
+const SILENCE: Duration = Duration::from_secs(60);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+/// A busy pool takes some thousand transactions in a second.
+const WAITING: usize = 8_192;
+/// The type of transactions that bring blobs.
+const BLOB_TYPE: u8 = 3;
+
+impl Upstream {
+    /// The encoded transactions of the client's pool, and those that come: blob transactions with
+    /// their blobs. The stream never ends; while the client cannot be reached it is silent, which
+    /// is logged.
+    pub fn pool(&self) -> impl Stream<Item = Bytes> + Send + Unpin + use<> {
+        let topic = Topic {
+            name: "pending transactions",
+            params: rpc_params!["newPendingTransactions", true],
+            waiting: WAITING,
+        };
+        let listener = Listener {
+            upstream: self.clone(),
+            subscriber: Subscriber::new(topic),
+            notifications: None,
+            read_at: Instant::now(),
+            seen: HashSet::new(),
+            ready: VecDeque::new(),
+        };
+        Box::pin(stream::unfold(listener, |mut listener| async {
+            let transaction = listener.next().await;
+            Some((transaction, listener))
+        }))
+    }
+}
+
+/// `txpool_content`: by sender and nonce.
+#[derive(Deserialize)]
+struct Content {
+    pending: List,
+    queued: List,
+}
+
+type List = BTreeMap<String, BTreeMap<String, Box<RawValue>>>;
+
+struct Listener {
+    upstream: Upstream,
+    subscriber: Subscriber,
+    notifications: Option<Notifications>,
+    /// When to read the pool as a whole.
+    read_at: Instant,
+    /// What it held when it was read.
+    seen: HashSet<B256>,
+    ready: VecDeque<Waiting>,
+}
+
+/// A transaction to be handed on.
+enum Waiting {
+    Encoded(Bytes),
+    /// Only known by its hash, or without what belongs to it.
+    Named(B256),
+}
+
+impl Listener {
+    async fn next(&mut self) -> Bytes {
+        loop {
+            match self.ready.pop_front() {
+                Some(Waiting::Encoded(encoded)) => return encoded,
+                Some(Waiting::Named(hash)) => {
+                    if let Some(encoded) = self.encoded(hash).await {
+                        return encoded;
+                    }
+                }
+                None => self.listen().await,
+            }
+        }
+    }
+
+    async fn listen(&mut self) {
+        if self.notifications.is_none()
+            && let Some(url) = &self.upstream.0.config.ws
+        {
+            let deadline = self.upstream.0.config.timeout;
+            self.notifications = self.subscriber.attempt(url, deadline).await;
+            if self.notifications.is_some() {
+                // Whatever came before the subscription began.
+                self.read_at = Instant::now();
+            }
+        }
+        if Instant::now() >= self.read_at {
+            return self.read_all().await;
+        }
+        match &mut self.notifications {
+            None => sleep_until(self.read_at).await,
+            Some(notifications) => match notifications.next().await {
+                Some(notification) => self.ready.extend(waiting(&notification)),
+                None => {
+                    warn!(host = self.upstream.host(), "the subscription to the pool has ended");
+                    self.notifications = None;
+                }
+            },
+        }
+    }
+
+    async fn read_all(&mut self) {
+        match self.content().await {
+            Ok(content) => {
+                let lists = content.pending.values().chain(content.queued.values());
+                let mut seen = HashSet::new();
+                for (hash, waiting) in lists.flat_map(BTreeMap::values).filter_map(|json| {
+                    let waiting = waiting(json)?;
+                    Some((hash_of(json)?, waiting))
+                }) {
+                    seen.insert(hash);
+                    if !self.seen.contains(&hash) {
+                        self.ready.push_back(waiting);
+                    }
+                }
+                self.seen = seen;
+                self.read_at = Instant::now() + REREAD;
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(host = self.upstream.host(), error, "the pool of the client is not read");
+                self.read_at = Instant::now() + PAUSE;
+            }
+        }
+        if self.notifications.is_some() {
+            // It says what comes; if it goes deaf, the pool is read after all.
+            self.read_at = Instant::now() + SILENCE;
+        }
+    }
+
+    async fn content(&self) -> Result<Content, UpstreamError> {
+        self.upstream.call("txpool_content", (), "").await
+    }
+
+    async fn encoded(&self, hash: B256) -> Option<Bytes> {
+        let asked: Result<Option<Bytes>, _> =
+            self.upstream.call("eth_getRawTransactionByHash", (hash,), hash).await;
+        match asked {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                debug!(%hash, error = &error as &dyn std::error::Error, "is not read");
+                None
+            }
+        }
+    }
+}
+
+fn hash_of(json: &RawValue) -> Option<B256> {
+    #[derive(Deserialize)]
+    struct Named {
+        hash: B256,
+    }
+    serde_json::from_str::<Named>(json.get()).ok().map(|named| named.hash)
+}
+
+/// What a notification or an entry of the pool is about.
+fn waiting(json: &RawValue) -> Option<Waiting> {
+    if let Ok(hash) = serde_json::from_str::<B256>(json.get()) {
+        return Some(Waiting::Named(hash));
+    }
+    match serde_json::from_str::<RpcTransaction>(json.get()) {
+        Ok(shown) if shown.transaction.ty() == BLOB_TYPE => {
+            Some(Waiting::Named(*shown.transaction.hash()))
+        }
+        Ok(shown) => Some(Waiting::Encoded(shown.transaction.encoded_2718().into())),
+        Err(error) => {
+            debug!(%error, "an entry of the pool is no transaction");
+            None
+        }
+    }
+}
