@@ -308,7 +308,7 @@ fn the_librarys_own_database_and_ending_agree() {
         };
         let mut executor = EthBlockExecutor::new(evm, ctx, world.spec.clone(), PlainReceipts);
         executor.apply_pre_execution_changes().unwrap();
-        for transaction in &reference.outcome.transactions {
+        for transaction in reference.outcome.transactions.iter() {
             executor.execute_transaction(transaction.recovered()).unwrap();
         }
         let (evm, result) = executor.finish().unwrap();

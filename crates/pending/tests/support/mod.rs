@@ -364,7 +364,7 @@ impl Sequencer {
             hash,
             header,
             block,
-            transactions: outcome.transactions,
+            transactions: outcome.transactions.to_vec(),
             receipts: outcome.receipts,
             state: Arc::new(state),
         }
