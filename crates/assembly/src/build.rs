@@ -94,6 +94,8 @@ pub struct Cut {
     pub retractions: Vec<Retraction>,
     /// Gas used by the block so far.
     pub gas_used: u64,
+    /// How long after its tick it was cut; none if it was not a tick that it waited for.
+    pub late: Option<Duration>,
 }
 
 /// The rhythm and the end of a build.
@@ -424,6 +426,7 @@ impl<R: StateReader + Clone> Build<R> {
             transactions: mem::replace(&mut self.since_cut, next),
             retractions: self.promises.cut(self.flashblocks),
             gas_used: running.gas_used(),
+            late: self.cadence.lateness(now).filter(|_| self.flashblocks > 0),
         };
         self.cut_transactions = running.transactions().len();
         self.flashblocks += 1;

@@ -31,6 +31,11 @@ impl Cadence {
         now >= self.next_tick()
     }
 
+    /// How long ago the next tick was due, if it was.
+    pub fn lateness(&self, now: Instant) -> Option<Duration> {
+        now.checked_duration_since(self.next_tick())
+    }
+
     /// Uses up every tick until now; the next one is the first that is still to come.
     pub fn catch_up(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.start).as_nanos();

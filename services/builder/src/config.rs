@@ -149,6 +149,17 @@ pub struct Config {
     )]
     pub minimum_priority_fee: u128,
 
+    /// The share of one core, in percent, that goes into executing transactions when they come, so
+    /// that what they read is in memory when they are to be built in; 0 for none.
+    #[arg(
+        long = "txpool.speculation-percent",
+        env = "PRECONF_TXPOOL_SPECULATION_PERCENT",
+        default_value_t = 25,
+        value_parser = clap::value_parser!(u8).range(0..=100),
+        value_name = "PERCENT"
+    )]
+    pub speculation_percent: u8,
+
     /// Certificates, and who may connect.
     #[command(flatten)]
     pub security: SecurityArgs,

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{build::Order, sequencer::Sequencer};
+use crate::{build::Order, sequencer::Sequencer, speculation::Speculation};
 
 /// How many requests are served at once; more wait for [`PLACE`].
 const AT_ONCE: usize = 1_024;
@@ -37,12 +37,13 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// The builder's ingress.
 pub(crate) struct Ingress {
     sequencer: Arc<Sequencer>,
+    speculation: Speculation,
     room: Semaphore,
 }
 
 impl Ingress {
-    pub(crate) fn new(sequencer: Arc<Sequencer>) -> Self {
-        Self { sequencer, room: Semaphore::new(AT_ONCE) }
+    pub(crate) fn new(sequencer: Arc<Sequencer>, speculation: Speculation) -> Self {
+        Self { sequencer, speculation, room: Semaphore::new(AT_ONCE) }
     }
 
     /// Takes what comes into the execution client's pool, until it is dropped.
@@ -77,7 +78,10 @@ impl Ingress {
         let (number, timestamp) = (head.header.number + 1, head.header.timestamp + 1);
         check_intrinsic_gas(&self.sequencer.spec, number, timestamp, &transaction)?;
         let account = self.account(&head.cache, transaction.signer()).await?;
-        self.ask(|answer| Order::Submit { transaction, account, answer }).await?
+        let ahead = transaction.clone();
+        let taken = self.ask(|answer| Order::Submit { transaction, account, answer }).await??;
+        self.speculation.consider(&ahead);
+        Ok(taken)
     }
 
     async fn place(&self) -> Result<SemaphorePermit<'_>, TransactionRefusal> {

@@ -34,6 +34,7 @@ mod publisher;
 mod sealing;
 mod sequencer;
 mod serve;
+mod speculation;
 mod standby;
 #[cfg(test)]
 mod testing;

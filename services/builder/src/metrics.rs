@@ -12,6 +12,10 @@ use preconf_telemetry::{
 /// Counts of transactions in a flashblock.
 const TRANSACTIONS: &[f64] = &[0., 1., 2., 5., 10., 20., 50., 100., 200., 500., 1000.];
 
+/// How late a cut is: fine below the 3 ms that are aimed at.
+const LATENESS_SECONDS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
 /// How a build ended. Each build ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BuildEnd {
@@ -39,6 +43,8 @@ pub(crate) struct Metrics {
     submissions: Family<Counter, 2>,
     epoch: Gauge,
     heard: Family<Counter, 1>,
+    speculation: Histogram,
+    late: Histogram,
 }
 
 impl Metrics {
@@ -92,6 +98,16 @@ impl Metrics {
             ),
             epoch: registry
                 .gauge("lease_epoch", "The epoch of the lease held; 0 before the first."),
+            speculation: registry.histogram(
+                "speculation_seconds",
+                "Executing a transaction ahead of any build, to read what it reads.",
+                LATENCY_SECONDS,
+            ),
+            late: registry.histogram(
+                "cut_late_seconds",
+                "From the tick at which a flashblock was due to its cut.",
+                LATENESS_SECONDS,
+            ),
             heard: registry.counters(
                 "heard",
                 "Messages of the feed that a standby listened to, by what became of them.",
@@ -144,6 +160,14 @@ impl Metrics {
 
     pub(crate) fn submission(&self, source: &'static str, outcome: &'static str) {
         self.submissions.get([source, outcome]).inc();
+    }
+
+    pub(crate) fn speculated(&self, took: Duration) {
+        self.speculation.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn cut(&self, late: Duration) {
+        self.late.observe(late.as_secs_f64());
     }
 
     pub(crate) fn heard(&self, outcome: &'static str) {

@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     publisher::{Parts, Publisher},
     sequencer::{Builds, Lineage, Sequencer},
+    speculation::Speculation,
     standby::Standby,
 };
 
@@ -149,7 +150,11 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     }
     let routes = Routes::new(feed::server(origin));
     tasks.spawn("feed", grpc::serve(feed_listener, routes, context.shutdown.clone()));
-    let ingress = Arc::new(Ingress::new(sequencer.clone()));
+    let (speculation, speculator) = Speculation::new(config.speculation_percent);
+    if let Some(speculator) = speculator {
+        spawn_until_shutdown(&context, "speculate", speculator.run(sequencer.clone()));
+    }
+    let ingress = Arc::new(Ingress::new(sequencer.clone(), speculation));
     if has_pool {
         let ingress = ingress.clone();
         let pool = sequencer.fetcher.upstream().clone();

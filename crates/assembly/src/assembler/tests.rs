@@ -6,7 +6,9 @@ use preconf_state::{StateCache, Value};
 
 use super::*;
 use crate::{
-    testing::{BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, prague, rich, transfer, unsigned},
+    testing::{
+        BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, osaka, prague, rich, transfer, unsigned,
+    },
     *,
 };
 
@@ -306,4 +308,35 @@ fn what_the_leader_took_back_is_not_promised_by_its_successor() {
     assert!(machine.assembler.lead(build, machine.now));
     let cut = machine.publish().remove(0);
     assert_eq!((cut.transactions, cut.retractions), (vec![kept], vec![]));
+}
+
+#[test]
+fn a_block_that_is_as_long_as_its_fork_allows_takes_no_more() {
+    let mut machine = Machine::on(osaka());
+    let long = |nonce| TxEip1559 {
+        input: vec![0; 120_000].into(),
+        gas_limit: 1_300_000,
+        ..transfer(nonce)
+    };
+    for nonce in 0..40 {
+        machine.submit(&unsigned(long(nonce), SENDER));
+        machine.submit(&unsigned(long(nonce), OTHER));
+    }
+    let build = machine.open(500_000_000);
+    let Effect::Need { keys, .. } = only(machine.run()) else { panic!("it reads contracts") };
+    for key in &keys {
+        let nothing = match key {
+            Key::Account(_) => Value::Account(None),
+            _ => Value::Slot(Default::default()),
+        };
+        machine.cache.insert(*key, nothing);
+    }
+    machine.assembler.state_arrived(build, &keys);
+    machine.publish();
+    assert!(machine.assembler.finish(build, machine.now));
+    let Effect::Complete { block, .. } = only(machine.run()) else { panic!("it is complete") };
+    assert_eq!(block.transactions().len(), 69);
+    let bytes: usize = block.transactions().iter().map(|sent| sent.encoded().len()).sum();
+    let room = (8 << 20) - bytes;
+    assert!(room < 120_200, "{room} bytes are left");
 }

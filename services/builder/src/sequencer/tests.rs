@@ -7,7 +7,7 @@ use std::sync::{
 
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction as _, TxEip1559, TxEip4844};
 use alloy_eips::Encodable2718 as _;
-use alloy_primitives::{Bytes, FixedBytes, Signature, U256};
+use alloy_primitives::{Address, Bytes, FixedBytes, Signature, TxKind, U256};
 use alloy_rpc_types_engine::{
     ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadStatus, PayloadStatusEnum,
 };
@@ -17,7 +17,7 @@ use preconf_chassis::Context;
 use preconf_engine::{JwtSecret, proxy::ForkchoiceVersion};
 use preconf_primitives::{Base, Digest, Flashblock, FlashblockParts, Opening, PayloadId as WireId};
 use preconf_signing::SignedFlashblock;
-use preconf_state::Key;
+use preconf_state::{Key, StateReader as _};
 use preconf_upstream::{Upstream, UpstreamConfig};
 use preconf_wire::{feed::FeedItem, ingress::IngressService};
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     build::{BuildThread, OrderQueue},
+    ingress::Ingress,
+    speculation::Speculation,
     testing::{DEADLINE, at, execution_client, hash},
 };
 
@@ -311,7 +313,7 @@ async fn a_promise_is_located_by_its_hash() {
 #[tokio::test]
 async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
     let bench = Bench::new(64, |_, _| None).await;
-    let ingress = crate::ingress::Ingress::new(bench.sequencer.clone());
+    let ingress = Ingress::new(bench.sequencer.clone(), Speculation::new(0).0);
     let asked = ingress.next_nonce(Default::default());
     assert_eq!(timeout(DEADLINE, asked).await, Ok(None));
     let Order::NextNonce { answer, .. } = bench.order() else { panic!("it was asked") };
@@ -322,7 +324,8 @@ async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
 fn signed_transfer() -> Transaction {
     let mut signatures = (1..).map(|r| Signature::new(U256::from(r), U256::ONE, false));
     let signed = signatures.find_map(|signature| {
-        let transfer = TxEip1559 { chain_id: 1337, gas_limit: 21_000, ..TxEip1559::default() };
+        let to = TxKind::Call(Default::default());
+        let transfer = TxEip1559 { chain_id: 1337, gas_limit: 21_000, to, ..TxEip1559::default() };
         let envelope = EthereumTxEnvelope::<TxEip4844>::from(transfer.into_signed(signature));
         Transaction::decode(envelope.encoded_2718().into()).ok()
     });
@@ -460,4 +463,19 @@ async fn what_was_published_before_a_start_is_promised_and_gone_on_with() {
     assert_eq!(transactions, [transaction]);
     bench.sequencer.lead();
     assert!(matches!(bench.outgoing.try_recv(), Ok(Outgoing::Open { block_number: 1, .. })));
+}
+
+#[tokio::test]
+async fn what_comes_into_the_pool_has_its_state_read_ahead() {
+    let bench = Bench::following().await;
+    let head = bench.sequencer.head.borrow().clone().unwrap();
+    let transaction = signed_transfer();
+    let recipient = Address::ZERO;
+    assert!(head.cache.account(recipient).is_err());
+    let (speculation, speculator) = Speculation::new(100);
+    speculation.consider(&transaction);
+    drop(speculation);
+    timeout(DEADLINE, speculator.unwrap().run(bench.sequencer.clone())).await.unwrap();
+    assert!(head.cache.account(recipient).is_ok());
+    assert!(head.cache.account(transaction.signer()).is_ok());
 }

@@ -59,6 +59,9 @@ impl Sequencer {
                 tokio::spawn(async move { this.locate(build, transaction).await });
             }
             Effect::Publish { build, cut } => {
+                if let Some(late) = cut.late {
+                    self.metrics.cut(late);
+                }
                 if self.outgoing.try_send(Outgoing::Flashblock { build, cut }).is_err() {
                     warn!(build = build.0, "the build ends: the publisher is too far behind");
                     self.end(build, AbandonReason::SignerUnavailable);
