@@ -10,6 +10,7 @@ mod machine;
 mod measure;
 mod one_shot;
 mod options;
+mod pool;
 mod recover;
 mod report;
 mod sequencer;

@@ -8,7 +8,7 @@ use crate::{
     consume, execute,
     machine::Machine,
     measure::{Rounds, Wrong},
-    recover,
+    pool, recover,
     report::{self, Report, Row},
 };
 
@@ -33,6 +33,8 @@ enum Bench {
     Execute,
     /// The consumer: flashblocks from decoded message to published snapshot, beside one-shot execution.
     Consume,
+    /// The builder's pool with 100,000 transactions, beside a map of queues and a heap.
+    Pool,
     /// Decoding transactions with their senders on all cores, beside raw secp256k1 recovery.
     Recover,
 }
@@ -42,6 +44,7 @@ impl Bench {
         match self {
             Self::Execute => execute::measure(rounds),
             Self::Consume => consume::measure(rounds),
+            Self::Pool => pool::measure(rounds),
             Self::Recover => recover::measure(rounds),
         }
     }
