@@ -38,7 +38,7 @@ struct Took {
 pub(crate) fn measure(rounds: Rounds) -> Result<Vec<Row>, Wrong> {
     let mut world = World::new();
     let transactions: Vec<_> =
-        (0..TRANSACTIONS).map(|at| world.transfer(at / 7, Recipient::Existing(0))).collect();
+        (0..TRANSACTIONS).map(|at| world.transfer(at, Recipient::Existing(0))).collect();
     let base_fee = world.next_block().base_fee_per_gas;
     let mut order = Vec::new();
     let ours = || {

@@ -25,7 +25,7 @@ mod report;
 mod show;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -186,7 +186,10 @@ impl Machine {
             return StatementReception::Contradiction;
         }
         if session.is_settled() {
-            return StatementReception::Duplicate;
+            return match session.sealed() {
+                Some(known) if known == sealed => StatementReception::Duplicate,
+                Some(_) | None => StatementReception::Contradiction,
+            };
         }
         let reception = match session.seal(sealed.clone()) {
             Finality::Confirmed | Finality::Open => StatementReception::Accepted,
@@ -205,6 +208,7 @@ impl Machine {
         let abandoned = &signed.get().statement;
         let Abandoned { seq, block_number, last_digest, .. } = *abandoned;
         match self.stated(seq, block_number, last_digest, now) {
+            Ok(session) if session.sealed().is_some() => StatementReception::Contradiction,
             Ok(session) if session.is_settled() => StatementReception::Duplicate,
             Ok(session) => {
                 session.abandon();
@@ -214,7 +218,8 @@ impl Machine {
         }
     }
 
-    /// Takes the statement that transactions are no longer promised, and passes it on.
+    /// Takes the statement that transactions are no longer promised, and passes it on. What was
+    /// promised anew after it was said stays promised: statements can be replayed.
     pub fn retracted(
         &mut self,
         signed: Verified<SignedStatement<Retracted>>,
@@ -226,8 +231,11 @@ impl Machine {
             self.statements.pop_front();
         }
         self.statements.push_back(signed.digest());
-        let Retracted { block_number, retractions, .. } = &signed.get().statement;
-        self.promises.take_back(retractions, *block_number);
+        let Retracted { at, block_number, retractions } = &signed.get().statement;
+        let later = self.sessions.range(at.seq..).map(|(_, session)| session);
+        let anew: BTreeSet<B256> = later.flat_map(|session| session.executed_after(*at)).collect();
+        let meant = retractions.iter().filter(|said| !anew.contains(&said.transaction));
+        self.promises.take_back(&meant.copied().collect::<Vec<_>>(), *block_number);
         self.publish();
         StatementReception::Accepted
     }

@@ -19,6 +19,10 @@ use crate::snapshot::ExecutedFlashblock;
 
 /// How many canonical blocks may wait for their content. The oldest is given up first.
 const MAX_AUDITS: usize = 16;
+/// Of how many blocks below the highest one the kept promises are remembered, for the case that they
+/// are replaced, and how many promises at most.
+const REOPENED_BLOCKS: u64 = 8;
+const MAX_KEPT: usize = 65_536;
 /// How many announced retractions are remembered, so that none is announced twice.
 const MAX_ANNOUNCED: usize = 65_536;
 
@@ -59,6 +63,8 @@ pub(crate) struct Promises {
     carried: Vec<Promise>,
     /// Of canonical blocks whose content is awaited.
     audits: VecDeque<(B256, Vec<Promise>)>,
+    /// Kept by one of the newest canonical blocks, which may be replaced.
+    kept: VecDeque<Promise>,
     /// What was announced, with the number of the block it was promised for.
     announced: BTreeMap<B256, u64>,
     /// To be announced with the next snapshot.
@@ -162,7 +168,10 @@ impl Promises {
                 continue;
             }
             match canonical.get(&transaction) {
-                Some((receipt, _)) if *receipt == promise.receipt() => audit.kept += 1,
+                Some((receipt, _)) if *receipt == promise.receipt() => {
+                    audit.kept += 1;
+                    self.keep(promise);
+                }
                 Some(_) => {
                     audit.altered += 1;
                     self.announce(promise, RetractionCause::OutcomeChanged);
@@ -178,6 +187,24 @@ impl Promises {
         // What was promised for later and is canonical already is kept.
         self.carried.retain(|promise| !canonical.contains_key(&promise.transaction()));
         audit
+    }
+
+    fn keep(&mut self, promise: &Promise) {
+        let oldest = promise.number.saturating_sub(REOPENED_BLOCKS);
+        while self.kept.front().is_some_and(|kept| kept.number < oldest)
+            || self.kept.len() >= MAX_KEPT
+        {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(promise.clone());
+    }
+
+    /// The blocks from this number on are replaced: what they had kept is open again.
+    pub(crate) fn reopen(&mut self, number: u64) {
+        let (open, kept) =
+            mem::take(&mut self.kept).into_iter().partition(|kept| kept.number >= number);
+        self.kept = kept;
+        self.carried.extend::<VecDeque<_>>(open);
     }
 
     /// Takes what the sequencer says it does not keep. Returns how much of it is news.

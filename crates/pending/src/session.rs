@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use preconf_chain::{ChainSpec, Header, Receipt};
-use preconf_primitives::{Digest, Opening, Sealed, Seq};
+use preconf_primitives::{CUT_BYTES, Digest, Opening, Position, Sealed, Seq};
 
 use crate::{
     execution::{Below, Closed, Execution, Progressed, Refusal},
@@ -98,6 +98,26 @@ impl Session {
     /// Whether its sequencer has said how it ended.
     pub(crate) const fn is_settled(&self) -> bool {
         self.sealed.is_some() || self.is_abandoned
+    }
+
+    /// The block that its sequencer says it became.
+    pub(crate) const fn sealed(&self) -> Option<&Sealed> {
+        self.sealed.as_ref()
+    }
+
+    /// Whether so much of it is executed that what was promised before and is not in it was left
+    /// out: promises come first, and fill flashblocks up to their size while there are any.
+    pub(crate) fn is_past_promises(&self) -> bool {
+        let executed = &self.flashblocks[..self.executed.len()];
+        let short = |received: &Received| received.flashblock().transaction_bytes() < CUT_BYTES;
+        self.is_complete() || (executed.len() >= 2 && executed.iter().any(short))
+    }
+
+    /// The transactions of it that were executed after this position.
+    pub(crate) fn executed_after(&self, at: Position) -> impl Iterator<Item = B256> {
+        let later = self.executed.iter().filter(move |executed| executed.position > at);
+        let transactions = later.flat_map(|executed| &executed.transactions);
+        transactions.map(|executed| *executed.transaction.hash())
     }
 
     pub(crate) fn abandon(&mut self) {

@@ -4,6 +4,10 @@ use alloy_primitives::{Address, B256, Bytes, FixedBytes};
 
 use crate::{Digest, MAX_INDEX, PayloadId, Position, Seq, Traceparent};
 
+/// A flashblock is cut early when its transactions have this many bytes (D6). What was promised
+/// before may take several such flashblocks; the first shorter one has the last of it.
+pub const CUT_BYTES: usize = 2 * 1024 * 1024;
+
 /// The most transaction bytes one flashblock carries (D6 cuts early at 2 MiB).
 ///
 /// One transaction of the largest size may arrive when the flashblock is almost full.

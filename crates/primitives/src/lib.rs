@@ -17,7 +17,7 @@ mod succession;
 mod traceparent;
 
 pub use flashblock::{
-    Base, Flashblock, FlashblockParts, InvalidFlashblock, MAX_EXTRA_DATA_BYTES,
+    Base, CUT_BYTES, Flashblock, FlashblockParts, InvalidFlashblock, MAX_EXTRA_DATA_BYTES,
     MAX_FLASHBLOCK_TRANSACTION_BYTES, MAX_FLASHBLOCK_TRANSACTIONS, MAX_WITHDRAWALS, Opening,
     PublicKeyBytes, Withdrawal,
 };

@@ -65,7 +65,12 @@ impl Machine {
         if self.ancestors.contains(&head.hash) {
             return unchanged(HeadRelation::Ancestor);
         }
+        self.pass_below(&head);
         let (hash, number) = (head.hash, head.header.number);
+        if self.canonical().is_some_and(|known| number <= known.header.number) {
+            // Another block has taken the place of one that had kept its promises.
+            self.promises.reopen(number);
+        }
         for session in self.sessions.values_mut().filter(|session| session.number == number) {
             if session.parent_hash == head.header.parent_hash {
                 session.recognise(hash, &head.header);
@@ -108,6 +113,20 @@ impl Machine {
         let audit = self.promises.audit(&promises, &canonical, &shown);
         self.publish();
         Some(audit)
+    }
+
+    /// Goes to the block below a head first, if that is one of ours that was not told of: what it
+    /// promised is compared with it, and not with what is built on it.
+    fn pass_below(&mut self, head: &CanonicalHead) {
+        let parent = head.header.parent_hash;
+        let is_ours = self.sessions.values().any(|session| session.is_block(head.hash));
+        if is_ours || self.canonical().is_some_and(|known| known.hash == parent) {
+            return;
+        }
+        let below = self.ours(parent).and_then(Session::block).cloned();
+        if let Some((hash, header)) = below {
+            self.head(CanonicalHead { hash, header });
+        }
     }
 
     /// Notes what is below the next head, as far as it is known.

@@ -1,7 +1,7 @@
 //! Which sessions make up the pending chain, and which of it readers are shown.
 //!
 //! The two differ while a block is rebuilt: readers are shown the old chain until the new session
-//! has executed what the old one had promised, or its second flashblock, or its end. What is then
+//! has executed what the old one had promised, or has come past what it promises first. What is then
 //! absent is announced as a retraction. A chain that no longer stands on the canonical head is never
 //! shown, not even for that long.
 
@@ -19,8 +19,6 @@ use crate::{
 /// The number of the first snapshot, less one. Above zero, so that whoever reconstructs a snapshot
 /// piece by piece has numbers for the pieces.
 const BEFORE_FIRST_SNAPSHOT: u64 = 1 << 32;
-/// How many flashblocks of a rebuilt block are enough to be shown, whatever they hold.
-const ENOUGH_FLASHBLOCKS: usize = 2;
 
 /// What readers were shown last.
 #[derive(Debug)]
@@ -136,7 +134,7 @@ impl Machine {
     /// Whether a session can be shown in place of others.
     fn is_ready(&self, new: Seq, old: &[Seq]) -> bool {
         let Some(new) = self.sessions.get(&new) else { return false };
-        if is_settled_by_itself(new) {
+        if new.is_past_promises() {
             return true;
         }
         let has: BTreeSet<_> = new.outcomes().map(|(transaction, ..)| transaction).collect();
@@ -164,7 +162,7 @@ impl Machine {
         for session in &sessions {
             now.extend(contents(session));
         }
-        let settled = sessions.iter().filter(|session| is_settled_by_itself(session));
+        let settled = sessions.iter().filter(|session| session.is_past_promises());
         let newest = settled.map(|session| session.seq).max();
         self.promises.settle(&now, |promise| newest.is_some_and(|newest| newest > promise.seq()));
     }
@@ -180,9 +178,4 @@ impl Machine {
         }
         unseen
     }
-}
-
-/// Whether a session has come so far that what it does not hold counts as left out.
-fn is_settled_by_itself(session: &Session) -> bool {
-    session.executed().len() >= ENOUGH_FLASHBLOCKS || session.is_complete()
 }

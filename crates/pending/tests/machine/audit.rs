@@ -133,3 +133,41 @@ fn a_block_without_promises_is_not_looked_at() {
     assert!(rig.fetches.is_empty());
     assert_eq!(rig.head(&foreign).relation, HeadRelation::Known);
 }
+
+#[test]
+fn what_a_replaced_canonical_block_had_kept_is_taken_back() {
+    let mut rig = Rig::new();
+    let [kept, gone] = [transfer(1, 0), transfer(2, 0)];
+    let genesis = rig.genesis.clone();
+    let (_, first) = rig.whole_block(&genesis, &[&[kept.clone(), gone.clone()]]);
+    let report = rig.head(&first);
+    assert_eq!((report.relation, report.audit.kept), (HeadRelation::Ours, 2));
+
+    let foreign = rig.sequencer.foreign(&genesis, std::slice::from_ref(&kept));
+    rig.head(&foreign);
+    let audit = rig.content(&foreign).unwrap();
+
+    assert_eq!(audit, Audit { kept: 1, missing: 1, ..Audit::default() });
+    let cause = RetractionCause::BlockReplaced;
+    assert_eq!(rig.retracted, [Retraction { transaction: *gone.hash(), cause }]);
+}
+
+#[test]
+fn a_block_of_ours_that_the_head_skipped_is_compared_before_the_foreign_one_upon_it() {
+    let mut rig = Rig::new();
+    let [first, second] = [transfer(1, 0), transfer(2, 0)];
+    let genesis = rig.genesis.clone();
+    let (_, ours) = rig.whole_block(&genesis, &[std::slice::from_ref(&first)]);
+    let mut next = rig.sequencer.open(&ours);
+    let signed = rig.sequencer.flashblock(&mut next, std::slice::from_ref(&second));
+    rig.deliver(&signed);
+    // Nobody says that our block has become canonical.
+    rig.states.insert(&ours);
+    let foreign = rig.sequencer.foreign(&ours, &[]);
+    rig.head(&foreign);
+    let audit = rig.content(&foreign).unwrap();
+
+    assert_eq!(audit, Audit { missing: 1, ..Audit::default() });
+    let cause = RetractionCause::BlockReplaced;
+    assert_eq!(rig.retracted, [Retraction { transaction: *second.hash(), cause }]);
+}

@@ -168,3 +168,37 @@ fn what_the_sequencer_takes_back_is_passed_on_once_with_its_cause() {
     assert_eq!(rig.retracted, [no_room]);
     assert_eq!(rig.shown(), [hashes(&[a])]);
 }
+
+#[test]
+fn an_old_retraction_does_not_take_back_what_was_promised_after_it() {
+    let mut rig = Rig::new();
+    let [a, b] = [transfer(1, 0), transfer(2, 0)];
+    let mut old = rig.sequencer.open(&rig.genesis);
+    let signed = rig.sequencer.flashblock(&mut old, &[a.clone(), b.clone()]);
+    rig.deliver(&signed);
+    let said = vec![
+        retraction(&a, RetractionCause::NoRoom),
+        retraction(&transfer(3, 0), RetractionCause::NoRoom),
+    ];
+    let statement = rig.sequencer.retract(&old, said.clone());
+    let mut new = rig.sequencer.open(&rig.genesis);
+    let signed = rig.sequencer.flashblock(&mut new, &[a, b]);
+    rig.deliver(&signed);
+
+    assert!(matches!(rig.take_back(&statement), StatementReception::Accepted));
+    assert_eq!(rig.retracted, said[1..]);
+}
+
+#[test]
+fn a_second_end_of_a_session_contradicts_the_first() {
+    let mut rig = Rig::new();
+    let (building, _) = rig.whole_block(&rig.genesis.clone(), &[&[transfer(1, 0)]]);
+    let abandoned = rig.sequencer.abandon(&building);
+    assert!(matches!(rig.abandoned(&abandoned), StatementReception::Contradiction));
+    let (sealed, _) = rig.sequencer.seal(&building);
+    assert!(matches!(rig.sealed(&sealed), StatementReception::Duplicate));
+    let mut other = sealed.statement.clone();
+    other.block_hash = alloy_primitives::B256::repeat_byte(0x11);
+    let other = rig.sequencer.sealed(other);
+    assert!(matches!(rig.sealed(&other), StatementReception::Contradiction));
+}
