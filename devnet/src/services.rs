@@ -141,6 +141,8 @@ impl CommandLines<'_> {
         flags.add("--ingress", &self.sockets.ingress);
         flags.add("--execution-url", self.clients.rpc_node.rpc_url());
         flags.add("--genesis", self.keys.genesis.display());
+        // All the traffic comes from this machine.
+        flags.add("--max-connections-per-address", 0);
         self.service("rpc-overlay", "preconf-rpc-overlay", flags)
     }
 

@@ -43,6 +43,17 @@ use crate::{
     },
 };
 
+/// What a simulation builds upon, and what it may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Base<'a> {
+    /// The header of the block, as far as it is known.
+    pub header: &'a Header,
+    /// The hash of the block. A block that is not sealed yet has one that is not its header's.
+    pub hash: B256,
+    /// The most gas of all transactions together, no more than [`GAS_CAP`].
+    pub gas_cap: u64,
+}
+
 /// Simulates blocks after `base`, whose state `overlay` shows.
 ///
 /// `state_root` is given what each block changes, in order, and returns the root of the state after
@@ -54,16 +65,32 @@ use crate::{
 pub fn simulate<R: StateReader>(
     spec: &Arc<ChainSpec>,
     base: &Header,
+    overlay: Overlay<R>,
+    request: &SimulateRequest,
+    state_root: impl FnMut(&Diff) -> B256,
+) -> Result<Vec<SimulatedBlock>, SimulateError> {
+    let base = Base { header: base, hash: base.hash_slow(), gas_cap: GAS_CAP };
+    simulate_on(spec, base, overlay, request, state_root)
+}
+
+/// As [`simulate`], upon a block that may have no final hash, and with no more gas than `base` says.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_on<R: StateReader>(
+    spec: &Arc<ChainSpec>,
+    base: Base<'_>,
     mut overlay: Overlay<R>,
     request: &SimulateRequest,
     mut state_root: impl FnMut(&Diff) -> B256,
 ) -> Result<Vec<SimulatedBlock>, SimulateError> {
+    let Base { header: base, hash: base_hash, gas_cap } = base;
     let planned = plan(base, &request.block_state_calls)?;
     refuse_expensive_system_calls(spec, request)?;
     // As in geth, precompiles are looked up in the rules of the block below.
     let fork = *evm_env(spec, base).spec_id();
-    let (mut parent, mut parent_hash) = (base.clone(), base.hash_slow());
-    let mut budget = GAS_CAP;
+    let (mut parent, mut parent_hash) = (base.clone(), base_hash);
+    let mut budget = gas_cap.min(GAS_CAP);
     let mut blocks = Vec::with_capacity(planned.len());
     for plan in planned {
         let change = match plan.state {

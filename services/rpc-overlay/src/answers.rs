@@ -5,8 +5,9 @@
 
 pub(crate) mod blocks;
 pub(crate) mod call;
-pub(crate) mod overrides;
+pub(crate) mod logs;
 pub(crate) mod receipts;
+pub(crate) mod simulate;
 pub(crate) mod state;
 pub(crate) mod transactions;
 

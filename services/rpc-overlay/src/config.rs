@@ -52,7 +52,7 @@ pub struct Config {
     #[arg(long, env = "PRECONF_LATEST", value_enum, default_value_t)]
     pub latest: Latest,
 
-    /// The most gas of a simulated call.
+    /// The most gas of a simulated call, or of all calls of a simulation together.
     #[arg(
         long = "rpc.gascap",
         env = "PRECONF_RPC_GASCAP",
@@ -65,6 +65,16 @@ pub struct Config {
     /// How many connections are served at a time; more wait in the kernel's queue.
     #[arg(long, env = "PRECONF_MAX_CONNECTIONS", value_name = "N", default_value = "500")]
     pub max_connections: NonZeroU32,
+
+    /// How many of these may come from one address, or one /64 of IPv6; 0 is no limit. Behind a
+    /// proxy all of them come from one.
+    #[arg(
+        long,
+        env = "PRECONF_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 100
+    )]
+    pub max_connections_per_address: u32,
 
     /// How long the answer to a request may take.
     #[arg(long, env = "PRECONF_CALL_TIMEOUT_MS", value_name = "MS", default_value = "10000")]
@@ -108,7 +118,11 @@ impl Config {
             gas_cap: self.rpc_gas_cap,
             forwards: self.upstream(deadline, MAX_FORWARDED)?,
             states: self.upstream(deadline, MAX_STATE_READS)?,
-            limits: Limits { max_connections: self.max_connections.get(), deadline },
+            limits: Limits {
+                max_connections: self.max_connections.get(),
+                max_connections_per_address: self.max_connections_per_address,
+                deadline,
+            },
             max_age: milliseconds(self.snapshot_max_age_ms),
         })
     }

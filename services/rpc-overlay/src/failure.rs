@@ -6,17 +6,16 @@
 
 use std::time::Duration;
 
-use alloy_primitives::Bytes;
 use jsonrpsee::types::{
     ErrorObjectOwned,
     error::{INTERNAL_ERROR_CODE, INVALID_PARAMS_CODE, METHOD_NOT_FOUND_CODE},
 };
+use preconf_chassis::Chain;
+use preconf_evm::{CallError, simulate::SimulateError};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason};
 use preconf_upstream::UpstreamError;
 use preconf_wire::ingress::IngressError;
 
-/// The call was carried out and reverted; `data` is what it reverted with.
-const REVERTED: i32 = 3;
 /// The request cannot be fulfilled, for the reason in the message.
 const SERVER_ERROR: i32 = -32_000;
 /// The request took too long.
@@ -36,12 +35,20 @@ pub(crate) enum Failure {
     /// The block is above the newest one.
     #[error("header not found")]
     UnknownBlock,
-    /// The call reverted.
-    #[error("{message}")]
-    Reverted { message: String, data: Bytes },
+    /// The block is pending, and the question is answered for canonical blocks only.
+    #[error(
+        "block {number} is preconfirmed and not canonical yet: {method} is not answered for it"
+    )]
+    Preconfirmed { method: String, number: u64 },
+    /// The execution client has not got as far as the snapshot.
+    #[error("the execution client does not have block {number} yet: try again")]
+    Behind { number: u64 },
     /// The call cannot be carried out, or ended with an error.
-    #[error("{0}")]
-    Execution(String),
+    #[error(transparent)]
+    Call(Box<CallError>),
+    /// The same, of one among several blocks of calls.
+    #[error("{}", Chain(.0.as_ref()))]
+    Simulate(Box<SimulateError>),
     /// The sequencer does not take the transaction.
     #[error(transparent)]
     Refused(TransactionRefusal),
@@ -72,15 +79,28 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The code with which the execution client refused to answer, if it did.
+    pub(crate) fn refusal_code(&self) -> Option<i32> {
+        let Self::Client(error) = self else { return None };
+        error.refusal().map(|refusal| refusal.code())
+    }
+
     /// The label in metrics: whether somebody should look at it.
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
-            Self::InvalidParams(_) | Self::NotOffered { .. } | Self::UnknownBlock => "invalid",
-            Self::Reverted { .. } | Self::Execution(_) | Self::Refused(_) => "refused",
+            Self::InvalidParams(_)
+            | Self::NotOffered { .. }
+            | Self::UnknownBlock
+            | Self::Preconfirmed { .. } => "invalid",
+            Self::Call(_) | Self::Simulate(_) if self.code() != INTERNAL_ERROR_CODE => "refused",
+            Self::Refused(_) => "refused",
             Self::TimedOut(_) => "timed_out",
             Self::Busy => "busy",
             Self::Client(error) if error.refusal().is_some() => "refused",
-            Self::Sequencer(_)
+            Self::Call(_)
+            | Self::Simulate(_)
+            | Self::Behind { .. }
+            | Self::Sequencer(_)
             | Self::Client(_)
             | Self::State(_)
             | Self::TooMuchState
@@ -88,11 +108,12 @@ impl Failure {
         }
     }
 
-    const fn code(&self) -> i32 {
+    fn code(&self) -> i32 {
         match self {
             Self::InvalidParams(_) => INVALID_PARAMS_CODE,
             Self::NotOffered { .. } => METHOD_NOT_FOUND_CODE,
-            Self::Reverted { .. } => REVERTED,
+            Self::Call(error) => narrow(error.code()),
+            Self::Simulate(error) => narrow(error.code()),
             Self::Refused(refusal) => match refusal.reason {
                 TransactionRefusalReason::Malformed => INVALID_PARAMS_CODE,
                 TransactionRefusalReason::WrongChain
@@ -109,7 +130,8 @@ impl Failure {
                 | TransactionRefusalReason::Oversized => SERVER_ERROR,
             },
             Self::UnknownBlock
-            | Self::Execution(_)
+            | Self::Preconfirmed { .. }
+            | Self::Behind { .. }
             | Self::Sequencer(_)
             | Self::Client(_)
             | Self::State(_)
@@ -129,15 +151,32 @@ impl From<Failure> for ErrorObjectOwned {
             return refusal.clone();
         }
         let (code, message) = (failure.code(), failure.to_string());
-        if let Failure::Reverted { data, .. } = failure {
-            return Self::owned(code, message, Some(data));
-        }
-        Self::owned(code, message, None::<()>)
+        let data = if let Failure::Call(error) = &failure { error.data() } else { None };
+        Self::owned(code, message, data)
     }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self::Call(Box::new(error))
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        Self::Simulate(Box::new(error))
+    }
+}
+
+/// The code of an execution as JSON-RPC counts them.
+fn narrow(code: i64) -> i32 {
+    i32::try_from(code).unwrap_or(INTERNAL_ERROR_CODE)
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::Bytes;
+
     use super::*;
 
     fn refused(reason: TransactionRefusalReason, detail: &str) -> ErrorObjectOwned {
@@ -171,10 +210,7 @@ mod tests {
 
     #[test]
     fn a_revert_carries_its_data_and_code_3() {
-        let failure = Failure::Reverted {
-            message: "execution reverted: no".to_owned(),
-            data: Bytes::from_static(&[0xab]),
-        };
+        let failure = Failure::from(CallError::Reverted(Bytes::from_static(&[0xab])));
 
         let error = ErrorObjectOwned::from(failure);
 

@@ -2,6 +2,7 @@
 
 use preconf_chassis::Chain;
 use preconf_upstream::{Upstream, UpstreamError};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::warn;
 
@@ -33,6 +34,23 @@ impl Forwarder {
         };
         self.metrics.forwarded.get([outcome]).inc();
         answer.map_err(|error| Failure::Client(Box::new(error)))
+    }
+
+    /// Reads an answer of the client's.
+    ///
+    /// # Errors
+    /// If it is not what the method returns.
+    pub(crate) fn read<'a, T: Deserialize<'a>>(
+        &self,
+        method: &str,
+        answer: &'a RawValue,
+    ) -> Result<T, Failure> {
+        serde_json::from_str(answer.get()).map_err(|source| {
+            let (call, host) = (method.to_owned(), self.upstream.host().to_owned());
+            let error = UpstreamError::Decode { call, host, source };
+            self.complain(&error);
+            Failure::Client(Box::new(error))
+        })
     }
 
     /// Logs that the client could not be asked, once for many.

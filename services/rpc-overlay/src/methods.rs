@@ -7,12 +7,17 @@
 //! | forwarded | asked of the execution client, word for word; so is every method not in the table |
 //! | refused | not offered, and why |
 //!
-//! Without a fresh snapshot, what is served or pinned is forwarded too.
+//! What is pinned is refused for a pending block. Without a fresh snapshot, what is served or pinned
+//! is forwarded too.
 
 use alloy_primitives::B256;
 use alloy_rpc_types_eth::{BlockId, BlockNumberOrTag};
 
-use crate::{failure::Failure, params::Params, pin::Pin};
+use crate::{
+    failure::Failure,
+    params::Params,
+    pin::{Pin, Takes},
+};
 
 /// How a method is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,7 @@ pub(crate) enum Served {
     At(AtBlock),
     BlockNumber,
     GasPrice,
+    Logs,
     Receipt,
     SendRawTransaction,
     TransactionByHash,
@@ -47,6 +53,7 @@ pub(crate) struct AtBlock {
 /// What is asked about a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
+    AccessList,
     Balance,
     Block,
     BlockReceipts,
@@ -54,6 +61,7 @@ pub(crate) enum Question {
     Code,
     EstimateGas,
     Nonce,
+    Simulation,
     Slot,
     Transaction,
     TransactionCount,
@@ -66,18 +74,26 @@ pub(crate) enum Named {
     Any,
     /// By hash only.
     ByHash,
-    /// By tag or number.
-    ByNumber,
+    /// By tag or number. The method of this name asks the same by hash.
+    ByNumber(&'static str),
 }
 
 impl AtBlock {
+    /// How the execution client is asked about one block.
+    pub(crate) const fn takes(&self) -> Takes {
+        match self.named {
+            Named::Any | Named::ByHash => Takes::Id,
+            Named::ByNumber(sibling) => Takes::NumberOr(sibling),
+        }
+    }
+
     /// The block that the parameters name.
     pub(crate) fn block(&self, params: &Params<'_>) -> Result<BlockId, Failure> {
         let index = self.index;
         match self.named {
             Named::Any => Ok(params.optional(index, "block")?.unwrap_or_else(BlockId::latest)),
             Named::ByHash => params.required::<B256>(index, "block hash").map(BlockId::from),
-            Named::ByNumber => {
+            Named::ByNumber(_) => {
                 params.required::<BlockNumberOrTag>(index, "block number").map(BlockId::from)
             }
         }
@@ -151,46 +167,63 @@ const NO_KEYS: Handling = Handling::Refused("nobody's keys are used for others")
 const TABLE: &[(&str, Handling)] = {
     use Handling::{Pinned, Refused, Served as S};
     use Named::{Any, ByHash, ByNumber};
-    use Pin::{Block, Filter, Range};
+    use Pin::{Block, Context, Range};
     use Question as Q;
+    use Takes::{Id, Number, NumberOr};
     &[
-        ("debug_accountRange", Pinned(Block(0))),
-        ("debug_getRawBlock", Pinned(Block(0))),
-        ("debug_getRawHeader", Pinned(Block(0))),
-        ("debug_getRawReceipts", Pinned(Block(0))),
-        ("debug_traceBlockByNumber", Pinned(Block(0))),
-        ("debug_traceCall", Pinned(Block(1))),
-        ("debug_traceCallMany", Pinned(Block(1))),
+        ("debug_accountRange", Pinned(Block(0, Id))),
+        ("debug_executionWitness", Pinned(Block(0, Number))),
+        ("debug_getRawBlock", Pinned(Block(0, Id))),
+        ("debug_getRawHeader", Pinned(Block(0, Id))),
+        ("debug_getRawReceipts", Pinned(Block(0, Id))),
+        ("debug_traceBlockByNumber", Pinned(Block(0, NumberOr("debug_traceBlockByHash")))),
+        ("debug_traceCall", Pinned(Block(1, Id))),
+        ("debug_traceCallMany", Pinned(Context(1))),
         ("eth_blockNumber", S(Served::BlockNumber)),
         ("eth_call", at(Q::Call, 1, Any)),
-        ("eth_callMany", Pinned(Block(1))),
-        ("eth_createAccessList", Pinned(Block(1))),
+        ("eth_callMany", Pinned(Context(1))),
+        ("eth_createAccessList", at(Q::AccessList, 1, Any)),
         ("eth_estimateGas", at(Q::EstimateGas, 1, Any)),
-        ("eth_feeHistory", Pinned(Block(1))),
+        ("eth_feeHistory", Pinned(Block(1, Number))),
         ("eth_gasPrice", S(Served::GasPrice)),
-        ("eth_getAccount", Pinned(Block(1))),
-        ("eth_getAccountInfo", Pinned(Block(1))),
+        ("eth_getAccount", Pinned(Block(1, Id))),
+        ("eth_getAccountInfo", Pinned(Block(1, Id))),
         ("eth_getBalance", at(Q::Balance, 1, Any)),
-        ("eth_getBlockAccessList", Pinned(Block(0))),
+        ("eth_getBlockAccessList", Pinned(Block(0, Id))),
         ("eth_getBlockByHash", at(Q::Block, 0, ByHash)),
-        ("eth_getBlockByNumber", at(Q::Block, 0, ByNumber)),
+        ("eth_getBlockByNumber", at(Q::Block, 0, ByNumber("eth_getBlockByHash"))),
         ("eth_getBlockReceipts", at(Q::BlockReceipts, 0, Any)),
         ("eth_getBlockTransactionCountByHash", at(Q::TransactionCount, 0, ByHash)),
-        ("eth_getBlockTransactionCountByNumber", at(Q::TransactionCount, 0, ByNumber)),
+        (
+            "eth_getBlockTransactionCountByNumber",
+            at(Q::TransactionCount, 0, ByNumber("eth_getBlockTransactionCountByHash")),
+        ),
         ("eth_getCode", at(Q::Code, 1, Any)),
-        ("eth_getHeaderByNumber", Pinned(Block(0))),
-        ("eth_getLogs", Pinned(Filter(0))),
-        ("eth_getProof", Pinned(Block(2))),
-        ("eth_getRawTransactionByBlockNumberAndIndex", Pinned(Block(0))),
+        ("eth_getHeaderByNumber", Pinned(Block(0, NumberOr("eth_getHeaderByHash")))),
+        ("eth_getLogs", S(Served::Logs)),
+        ("eth_getProof", Pinned(Block(2, Id))),
+        (
+            "eth_getRawTransactionByBlockNumberAndIndex",
+            Pinned(Block(0, NumberOr("eth_getRawTransactionByBlockHashAndIndex"))),
+        ),
         ("eth_getStorageAt", at(Q::Slot, 2, Any)),
-        ("eth_getStorageValues", Pinned(Block(1))),
+        ("eth_getStorageValues", Pinned(Block(1, Id))),
         ("eth_getTransactionByBlockHashAndIndex", at(Q::Transaction, 0, ByHash)),
-        ("eth_getTransactionByBlockNumberAndIndex", at(Q::Transaction, 0, ByNumber)),
+        (
+            "eth_getTransactionByBlockNumberAndIndex",
+            at(Q::Transaction, 0, ByNumber("eth_getTransactionByBlockHashAndIndex")),
+        ),
         ("eth_getTransactionByHash", S(Served::TransactionByHash)),
         ("eth_getTransactionCount", at(Q::Nonce, 1, Any)),
         ("eth_getTransactionReceipt", S(Served::Receipt)),
-        ("eth_getUncleByBlockNumberAndIndex", Pinned(Block(0))),
-        ("eth_getUncleCountByBlockNumber", Pinned(Block(0))),
+        (
+            "eth_getUncleByBlockNumberAndIndex",
+            Pinned(Block(0, NumberOr("eth_getUncleByBlockHashAndIndex"))),
+        ),
+        (
+            "eth_getUncleCountByBlockNumber",
+            Pinned(Block(0, NumberOr("eth_getUncleCountByBlockHash"))),
+        ),
         ("eth_sendRawTransaction", S(Served::SendRawTransaction)),
         (
             "eth_sendRawTransactionSync",
@@ -199,14 +232,14 @@ const TABLE: &[(&str, Handling)] = {
         ("eth_sendTransaction", NO_KEYS),
         ("eth_sign", NO_KEYS),
         ("eth_signTransaction", NO_KEYS),
-        ("eth_simulateV1", Pinned(Block(1))),
+        ("eth_simulateV1", at(Q::Simulation, 1, Any)),
         ("eth_subscribe", SUBSCRIPTION),
         ("eth_unsubscribe", SUBSCRIPTION),
-        ("trace_block", Pinned(Block(0))),
-        ("trace_call", Pinned(Block(2))),
-        ("trace_callMany", Pinned(Block(1))),
+        ("trace_block", Pinned(Block(0, Id))),
+        ("trace_call", Pinned(Block(2, Id))),
+        ("trace_callMany", Pinned(Block(1, Id))),
         ("trace_filter", Pinned(Range(0))),
-        ("trace_replayBlockTransactions", Pinned(Block(0))),
+        ("trace_replayBlockTransactions", Pinned(Block(0, Id))),
     ]
 };
 

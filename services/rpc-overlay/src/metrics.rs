@@ -12,6 +12,8 @@ pub(crate) struct Metrics {
     pub(crate) requests: Family<Counter, 2>,
     /// From the request to its answer, by method.
     pub(crate) seconds: Family<Histogram, 1>,
+    /// Connections refused because their address had as many as it may.
+    pub(crate) connections_refused: Counter,
     /// Requests given to the execution client, by outcome.
     pub(crate) forwarded: Family<Counter, 1>,
     /// Transactions given to the sequencer, by outcome.
@@ -41,6 +43,10 @@ impl Metrics {
                 "From a request to its answer",
                 ["method"],
                 LATENCY_SECONDS,
+            ),
+            connections_refused: registry.counter(
+                "json_rpc_connections_refused",
+                "Connections refused because their address had as many as it may",
             ),
             forwarded: family("forwarded", "Requests given to the execution client"),
             submitted: family("submitted", "Transactions given to the sequencer"),

@@ -4,6 +4,8 @@
 //! has no say in is asked of the execution client. Two answers look beyond the snapshot on purpose:
 //! the nonce at `pending`, and a transaction by its hash, also ask the sequencer's pool.
 
+mod client;
+mod logs;
 mod state;
 
 use std::{fmt, pin::pin, sync::Arc};
@@ -27,7 +29,7 @@ use crate::{
     methods::{self, AtBlock, Handling, Question, Served},
     metrics::Metrics,
     params::Params,
-    pin,
+    pin::{self, Pinned},
     submit::Pool,
     tags::{self, Target},
     view::View,
@@ -73,8 +75,13 @@ impl Rpc {
                 Err(Failure::NotOffered { method, reason })
             }
             (Handling::Pinned(how), Some(view)) => {
-                let params = pin::pin(how, raw, view.snapshot.canonical.number)?;
-                self.client.ask(method, params).await
+                let params = Params::parse(raw)?;
+                match pin::pin(how, method, &params, &view.snapshot)? {
+                    Pinned::AsWritten => {
+                        self.ask_elsewhere(&view, method, raw.map(ToOwned::to_owned)).await
+                    }
+                    Pinned::Canonical(question) => self.ask_canonical(&view, question).await,
+                }
             }
             (Handling::Forwarded, _) | (Handling::Pinned(_), None) => {
                 self.client.ask(method, raw.map(ToOwned::to_owned)).await
@@ -96,6 +103,7 @@ impl Rpc {
                 None => self.forward(&ask).await,
             },
             Served::GasPrice => self.gas_price(ask).await,
+            Served::Logs => self.logs(ask).await,
             Served::Receipt => self.receipt(ask).await,
             Served::SendRawTransaction => {
                 let transaction: Bytes = ask.params.required(0, "transaction")?;
@@ -106,7 +114,10 @@ impl Rpc {
     }
 
     async fn forward(&self, ask: &Ask<'_>) -> Answer {
-        self.client.ask(ask.method, ask.as_written()).await
+        match &ask.view {
+            Some(view) => self.ask_elsewhere(view, ask.method, ask.as_written()).await,
+            None => self.client.ask(ask.method, ask.as_written()).await,
+        }
     }
 
     async fn at_block(&self, at: AtBlock, ask: Ask<'_>) -> Answer {
@@ -123,9 +134,10 @@ impl Rpc {
         match tags::resolve(block, &view.snapshot, self.latest) {
             Target::Pending(place) => self.at_pending(at.question, view, place, &ask.params).await,
             Target::Canonical => {
-                let number = json(&pin::number(view.snapshot.canonical.number));
-                let params = ask.params.with(at.index, &number);
-                self.client.ask(ask.method, Some(params)).await
+                let canonical = &view.snapshot.canonical;
+                let question =
+                    pin::question(ask.method, &ask.params, at.index, at.takes(), canonical);
+                self.ask_canonical(view, question).await
             }
             Target::Elsewhere => self.forward(ask).await,
             Target::Above => match at.question {
@@ -133,11 +145,13 @@ impl Rpc {
                 | Question::BlockReceipts
                 | Question::Transaction
                 | Question::TransactionCount => Ok(RawValue::NULL.to_owned()),
-                Question::Balance
+                Question::AccessList
+                | Question::Balance
                 | Question::Call
                 | Question::Code
                 | Question::EstimateGas
                 | Question::Nonce
+                | Question::Simulation
                 | Question::Slot => Err(Failure::UnknownBlock),
             },
         }
@@ -184,6 +198,8 @@ impl Rpc {
             }
             Question::Call => self.call(Aim::Outcome, view, place, params).await,
             Question::EstimateGas => self.call(Aim::Gas, view, place, params).await,
+            Question::AccessList => self.call(Aim::AccessList, view, place, params).await,
+            Question::Simulation => self.simulate(view, place, params).await,
         }
     }
 

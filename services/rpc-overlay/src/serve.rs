@@ -80,7 +80,7 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<SocketAddr, 
         fetcher: StateFetcher::new(states),
         pool,
         workers: Arc::new(Semaphore::new(workers())),
-        metrics,
+        metrics: metrics.clone(),
     };
     let dispatch = Dispatch::new(Arc::new(rpc), limits.deadline);
     let (tasks, shutdown) = (&context.tasks, || context.shutdown.clone());
@@ -89,7 +89,7 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<SocketAddr, 
     tasks.spawn("execution-client", client_check::watch(forwards, spec, client, shutdown()));
     tasks.spawn("consumer", follower.follow(shutdown()));
     tasks.spawn("freshness", views.report(snapshot, shutdown()));
-    tasks.spawn("json-rpc", server::serve(listener, dispatch, limits, shutdown()));
+    tasks.spawn("json-rpc", server::serve(listener, dispatch, limits, metrics, shutdown()));
     context.announce("json-rpc", &format_args!("http://{local}"));
     Ok(local)
 }

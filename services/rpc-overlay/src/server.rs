@@ -1,14 +1,23 @@
 //! The public port: JSON-RPC over HTTP and WebSocket.
 //!
-//! Decides the limits: connections, bytes of a request and of an answer, entries of a batch, how
-//! long a request may take to arrive and a connection may be silent. When all places are taken,
-//! newcomers wait in the kernel's queue.
+//! Decides the limits: connections, in all and from one address, bytes of a request and of an
+//! answer, entries of a batch, how long a request may take to arrive and a connection may be silent.
+//! When all places are taken, newcomers wait in the kernel's queue; who has as many as one address
+//! may have is refused.
 //!
 //! At shutdown the port closes at once, and requests under way are answered.
 
 mod idle;
+mod prefixes;
+mod refusal;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use jsonrpsee::{
     Methods,
@@ -26,8 +35,15 @@ use tokio::{
 use tower::ServiceBuilder;
 use tracing::debug;
 
-use crate::dispatch::{Dispatch, MAX_ANSWER_BYTES};
-use idle::Idle;
+use self::{
+    idle::Idle,
+    prefixes::{Counted, Prefixes},
+    refusal::Refusals,
+};
+use crate::{
+    dispatch::{Dispatch, MAX_ANSWER_BYTES},
+    metrics::Metrics,
+};
 
 /// The largest request.
 const MAX_REQUEST_BYTES: u32 = 15 * 1024 * 1024;
@@ -47,8 +63,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Limits {
     /// Connections served at a time.
     pub(crate) max_connections: u32,
+    /// Of these, from one address (IPv6: one /64); 0 is no limit.
+    pub(crate) max_connections_per_address: u32,
     /// How long an answer may take.
     pub(crate) deadline: Duration,
+}
+
+/// What a connection occupies.
+#[derive(Debug)]
+struct Place {
+    _counted: Counted,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Serves until shutdown, and then until the requests under way are answered.
@@ -56,6 +81,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     dispatch: Dispatch,
     limits: Limits,
+    metrics: Metrics,
     shutdown: Shutdown,
 ) -> Result<(), Infallible> {
     let (stop, stopper) = stop_channel();
@@ -67,12 +93,21 @@ pub(crate) async fn serve(
     // An answer under way is not silence.
     let idle = IDLE.max(limits.deadline + ARRIVAL);
     let places = Arc::new(Semaphore::new(limits.max_connections as usize));
+    let prefixes = Prefixes::new(limits.max_connections_per_address);
+    let refusals = Refusals::new();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            (stream, place) = accept(&listener, &places) => {
-                let stream = Idle::new(stream, idle, place);
+            (stream, address, place) = accept(&listener, &places) => {
+                let Some(counted) = prefixes.count(address) else {
+                    drop(place);
+                    metrics.connections_refused.inc();
+                    let refusal = refusals.clone().refuse(stream);
+                    connections.spawn(async { refusal.await; Ok(()) });
+                    continue;
+                };
+                let stream = Idle::new(stream, idle, Place { _counted: counted, _place: place });
                 let service = service.clone().build(Methods::new(), stop.clone());
                 let stopped = stop.clone().shutdown();
                 connections.spawn(serve_with_graceful_shutdown(stream, service, stopped));
@@ -108,11 +143,11 @@ fn config(limits: Limits) -> ServerConfig {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (TcpStream, IpAddr, OwnedSemaphorePermit) {
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match accept_one(listener).await {
-            Ok(stream) => return (stream, place),
+            Ok((stream, address)) => return (stream, address.ip(), place),
             Err(error) => {
                 debug!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -121,8 +156,8 @@ async fn accept(
     }
 }
 
-async fn accept_one(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (stream, _) = listener.accept().await?;
+async fn accept_one(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok((stream, address))
 }

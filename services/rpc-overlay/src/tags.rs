@@ -4,6 +4,8 @@
 //! upon, a block that is not there yet, or one that only the execution client knows. The answer
 //! follows from the parameter, the snapshot and what the operator wants `latest` to be; nothing else.
 
+use std::cmp::Ordering;
+
 use alloy_rpc_types_eth::{BlockId, BlockNumberOrTag};
 use preconf_pending::snapshot::Snapshot;
 
@@ -22,7 +24,7 @@ pub enum Latest {
 pub(crate) enum Target {
     /// A pending block, by its place in the snapshot.
     Pending(usize),
-    /// The block that the snapshot builds upon, named by a tag.
+    /// The block that the snapshot builds upon, named by a tag or its number.
     Canonical,
     /// A block above the newest one.
     Above,
@@ -63,8 +65,10 @@ fn tip(snapshot: &Snapshot) -> Target {
 }
 
 fn by_number(number: u64, snapshot: &Snapshot) -> Target {
-    if number <= snapshot.canonical.number {
-        return Target::Elsewhere;
+    match number.cmp(&snapshot.canonical.number) {
+        Ordering::Less => return Target::Elsewhere,
+        Ordering::Equal => return Target::Canonical,
+        Ordering::Greater => {}
     }
     let at = snapshot.blocks.iter().position(|block| block.reference.number == number);
     at.map_or(Target::Above, Target::Pending)
@@ -89,7 +93,8 @@ mod tests {
             (json!("pending"), Target::Pending(1)),
             (json!("0x66"), Target::Pending(1)),
             (json!("0x65"), Target::Pending(0)),
-            (json!("0x64"), Target::Elsewhere),
+            (json!("0x64"), Target::Canonical),
+            (json!("0x63"), Target::Elsewhere),
             (json!("0x0"), Target::Elsewhere),
             (json!("0x67"), Target::Above),
             (json!("safe"), Target::Elsewhere),

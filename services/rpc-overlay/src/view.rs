@@ -1,11 +1,15 @@
 //! One snapshot, ready to be asked.
 //!
-//! A view never changes. It holds, for each pending block, the state after it: the diffs of the
-//! snapshot over what has been read of the canonical block. What has been read is kept from view to
-//! view as long as the canonical block is the same; views of different canonical blocks share
-//! nothing. Headers are computed when first asked for.
+//! A view never changes, but for what is learnt about its canonical block. It holds, for each
+//! pending block, the state after it: the diffs of the snapshot over what has been read of the
+//! canonical block. What has been read is kept from view to view as long as the canonical block is
+//! the same; views of different canonical blocks share nothing. Headers are computed when first
+//! asked for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use alloy_primitives::{Address, B256};
 use preconf_chain::{ChainSpec, Header};
@@ -29,21 +33,25 @@ pub(crate) struct View {
     cache: StateCache,
     states: Vec<PendingState>,
     headers: Vec<OnceLock<Header>>,
+    reached: Arc<AtomicBool>,
 }
 
 impl View {
     /// Makes the view of a snapshot that was received after `previous`.
     pub(crate) fn new(snapshot: Snapshot, previous: Option<&Self>, received: Instant) -> Self {
         let canonical = snapshot.canonical;
-        let cache = match previous {
+        let (cache, reached) = match previous {
             Some(view) if view.cache.block() == (canonical.number, canonical.hash) => {
-                view.cache.clone()
+                (view.cache.clone(), Arc::clone(&view.reached))
             }
-            _ => StateCache::new(canonical.number, canonical.hash, CACHE_CAPACITY),
+            _ => {
+                let cache = StateCache::new(canonical.number, canonical.hash, CACHE_CAPACITY);
+                (cache, Arc::default())
+            }
         };
         let states = states(&snapshot, &cache);
         let headers = snapshot.blocks.iter().map(|_| OnceLock::new()).collect();
-        Self { snapshot, received, cache, states, headers }
+        Self { snapshot, received, cache, states, headers, reached }
     }
 
     /// The pending block at a place in the snapshot, which must come from this snapshot.
@@ -64,6 +72,18 @@ impl View {
     /// What has been read of the canonical block.
     pub(crate) const fn cache(&self) -> &StateCache {
         &self.cache
+    }
+
+    /// Whether the execution client was seen to have the canonical block: before that, it may not
+    /// know of what it will.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the execution client has the canonical block, for this view and for all others
+    /// upon that block.
+    pub(crate) fn note_reached(&self) {
+        self.reached.store(true, Ordering::Relaxed);
     }
 
     /// An account that a pending block changed and that has this code.

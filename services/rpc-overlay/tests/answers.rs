@@ -186,8 +186,58 @@ async fn a_canonical_latest_is_asked_of_the_client_at_the_snapshots_block() {
     assert_eq!(world.ask("eth_getBalance", json!([RICH])).await, "0x1");
     assert_eq!(world.ask("eth_getBalance", json!([RICH, "pending"])).await, "0x1388");
 
-    let pinned = json!([RICH, "0x64"]);
+    let hash = snapshots::CANONICAL.hash;
+    let pinned = json!([RICH, { "blockHash": hash, "requireCanonical": true }]);
     assert_eq!(world.client.asked("eth_getBalance"), [pinned.clone(), pinned]);
+    world.client.answer("eth_getBlockByHash", json!({ "hash": hash }));
+    let latest = world.ask("eth_getBlockByNumber", json!(["latest", true])).await;
+    assert_eq!(latest["hash"], json!(hash));
+    assert_eq!(world.client.asked("eth_getBlockByHash"), [json!([hash, true])]);
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_are_the_clients_up_to_the_canonical_block_and_then_the_snapshots() {
+    let (world, _consumer) = World::ready(&[]).await;
+    world.client.answer("eth_getLogs", json!([{ "logIndex": "0x9", "own": 1 }]));
+    let ask = async |filter| world.ask("eth_getLogs", json!([filter])).await;
+
+    let both = ask(json!({ "fromBlock": "0x1", "toBlock": "latest", "address": COUNTER })).await;
+    let pending = ask(json!({ "fromBlock": "0x65", "toBlock": "0x66" })).await;
+    let newest = ask(json!({})).await;
+
+    assert_eq!(both[0], json!({ "logIndex": "0x9", "own": 1 }));
+    assert_eq!(both.as_array().unwrap()[1..], *pending.as_array().unwrap());
+    let blocks: Vec<_> = (0..4).map(|at| pending[at]["blockNumber"].clone()).collect();
+    assert_eq!(blocks, ["0x65", "0x65", "0x65", "0x66"]);
+    assert_eq!(pending[2]["blockHash"], json!(B256::repeat_byte(0xa1)));
+    assert_eq!(newest, json!([pending[3]]));
+    let below = json!([{ "fromBlock": "0x1", "toBlock": "0x64", "address": COUNTER }]);
+    assert_eq!(world.client.asked("eth_getLogs"), [below]);
+    let above = world.refusal("eth_getLogs", json!([{ "toBlock": "0x67" }])).await;
+    assert_eq!(above, (-32_602, "block range extends beyond current head block".to_owned()));
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn access_lists_and_simulations_are_made_on_the_snapshot() {
+    let (world, _consumer) = World::ready(&[]).await;
+    nobody_has_anything(&world);
+    let call = json!({ "to": COUNTER });
+    let simulation = json!({ "blockStateCalls": [{ "calls": [call] }] });
+
+    let list = world.ask("eth_createAccessList", json!([call, "latest"])).await;
+    let simulated = world.ask("eth_simulateV1", json!([simulation, "0x66"])).await;
+
+    let touched = json!([{ "address": COUNTER, "storageKeys": [B256::ZERO] }]);
+    // The callee is warm in any case; its slot is not.
+    assert_eq!(list["accessList"], touched);
+    assert_eq!(simulated[0]["parentHash"], json!(B256::repeat_byte(0xa2)));
+    assert_eq!(simulated[0]["calls"][0]["returnData"], json!(B256::with_last_byte(42)));
+    world.client.answer("eth_simulateV1", json!([]));
+    world.ask("eth_simulateV1", json!([simulation, "0x5"])).await;
+    assert_eq!(world.client.asked("eth_simulateV1"), [json!([simulation, "0x5"])]);
+    assert!(world.client.asked("eth_createAccessList").is_empty());
     world.finish().await.unwrap();
 }
 

@@ -6,16 +6,20 @@ mod common;
 
 use std::process::Command;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, TxKind};
 use common::{
     World,
     client::{ExecutionClient, reverted},
     snapshots::{self, RICH, Sealing},
 };
 use jsonrpsee::types::ErrorObjectOwned;
-use preconf_pending::snapshot::Update;
+use preconf_pending::snapshot::{Canonical, Update};
 use preconf_primitives::Seq;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test]
 async fn what_is_not_served_is_forwarded_word_for_word() {
@@ -97,21 +101,130 @@ async fn what_is_no_request_gets_a_standard_error() {
 }
 
 #[tokio::test]
-async fn a_forwarded_latest_is_the_snapshots_canonical_block() {
+async fn a_forwarded_latest_is_the_snapshots_canonical_block_by_its_hash() {
     let (world, _consumer) = World::ready(&[]).await;
-    for method in ["eth_getProof", "eth_getLogs", "debug_traceBlockByNumber"] {
+    for method in ["eth_getProof", "eth_feeHistory", "debug_traceBlockByHash"] {
         world.client.answer(method, json!({}));
     }
 
     world.ask("eth_getProof", json!([RICH, [], "latest"])).await;
-    world.ask("eth_getLogs", json!([{ "fromBlock": "0x1", "toBlock": "pending" }])).await;
     world.ask("debug_traceBlockByNumber", json!(["latest", { "tracer": "x" }])).await;
+    world.ask("eth_feeHistory", json!(["0x1", "latest", []])).await;
 
-    assert_eq!(world.client.asked("eth_getProof"), [json!([RICH, [], "0x64"])]);
-    let range = json!([{ "fromBlock": "0x1", "toBlock": "0x64" }]);
-    assert_eq!(world.client.asked("eth_getLogs"), [range]);
-    let traced = json!(["0x64", { "tracer": "x" }]);
-    assert_eq!(world.client.asked("debug_traceBlockByNumber"), [traced]);
+    let hash = snapshots::CANONICAL.hash;
+    let id = json!({ "blockHash": hash, "requireCanonical": true });
+    assert_eq!(world.client.asked("eth_getProof"), [json!([RICH, [], id])]);
+    let traced = json!([hash, { "tracer": "x" }]);
+    assert_eq!(world.client.asked("debug_traceBlockByHash"), [traced]);
+    assert_eq!(world.client.asked("eth_feeHistory"), [json!(["0x1", "0x64", []])]);
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_hash_is_asked_by_number_while_that_means_the_same_block() {
+    let (world, _consumer) = World::ready(&[]).await;
+    let unknown = ErrorObjectOwned::owned(-32_602, "invalid argument", None::<()>);
+    world.client.refuse("eth_getProof", unknown);
+    world.client.answer_to("eth_getProof", json!([RICH, [], "0x64"]), json!({ "proof": 1 }));
+    let question = json!([RICH, [], "latest"]);
+
+    assert_eq!(world.ask("eth_getProof", question.clone()).await, json!({ "proof": 1 }));
+
+    let other = Canonical { hash: B256::repeat_byte(0x99), ..snapshots::CANONICAL };
+    world.client.has(&other);
+    let (code, message) = world.refusal("eth_getProof", question).await;
+    assert_eq!(code, -32_000);
+    assert!(message.contains("does not have block 100 yet"), "{message}");
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_answered_for_a_pending_block_is_refused_and_asked_of_nobody() {
+    let (world, _consumer) = World::ready(&[]).await;
+    for (method, params) in [
+        ("eth_getProof", json!([RICH, [], "0x65"])),
+        ("eth_getProof", json!([RICH, [], { "blockHash": B256::repeat_byte(0xa1) }])),
+        ("eth_feeHistory", json!(["0x1", "0x65", []])),
+        ("debug_traceBlockByNumber", json!(["0x65"])),
+        ("debug_traceCall", json!([{}, "0x65"])),
+        ("trace_filter", json!([{ "fromBlock": "0x1", "toBlock": "0x65" }])),
+    ] {
+        let (code, message) = world.refusal(method, params).await;
+
+        assert_eq!(code, -32_000);
+        let expected = format!(
+            "block 101 is preconfirmed and not canonical yet: {method} is not answered for it"
+        );
+        assert_eq!(message, expected);
+        assert!(world.client.asked(method).is_empty());
+    }
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receipt_does_not_vanish_while_the_execution_client_is_behind() {
+    let (world, consumer) = World::ready(&[]).await;
+    let hash = *snapshots::dynamic(snapshots::CREATION_NONCE, TxKind::Create).hash();
+    let methods = ["eth_getTransactionReceipt", "eth_getTransactionByHash"];
+    for method in methods {
+        world.client.answer(method, Value::Null);
+        assert_ne!(world.ask(method, json!([hash])).await, Value::Null, "it is pending");
+    }
+    let next = Canonical { number: 101, hash: B256::repeat_byte(0xb1), ..snapshots::CANONICAL };
+    world.client.answer_to("eth_getBlockByNumber", json!(["0x65", false]), Value::Null);
+    consumer.send(Update { canonical: next, ..snapshots::empty_update(8) });
+    world.until("eth_blockNumber", json!([]), json!("0x65")).await;
+
+    for method in methods {
+        let (_, message) = world.refusal(method, json!([hash])).await;
+        assert!(message.contains("does not have block 101 yet"), "{message}");
+    }
+
+    let catches_up = async {
+        let asked = world.client.asked("eth_getTransactionReceipt").len();
+        while world.client.asked("eth_getTransactionReceipt").len() == asked {
+            tokio::task::yield_now().await;
+        }
+        world.client.answer("eth_getTransactionReceipt", json!({ "blockNumber": "0x65" }));
+        world.client.has(&next);
+    };
+    let asked = world.ask("eth_getTransactionReceipt", json!([hash]));
+    let (receipt, ()) = tokio::join!(asked, catches_up);
+    assert_eq!(receipt, json!({ "blockNumber": "0x65" }));
+    let unknown = world.ask("eth_getTransactionByHash", json!([B256::ZERO])).await;
+    assert_eq!(unknown, Value::Null, "a client that is not behind knows best");
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_the_connections() {
+    let (world, _consumer) = World::ready(&["--max-connections-per-address", "1"]).await;
+    let connect = async || TcpStream::connect(world.overlay.address).await.unwrap();
+    // What is read of it shows that it has been accepted.
+    let mut held = connect().await;
+    held.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    held.read_u8().await.unwrap();
+
+    let mut refused = String::new();
+    connect().await.read_to_string(&mut refused).await.unwrap();
+
+    assert!(refused.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{refused}");
+    assert!(refused.contains("too many connections from your address"), "{refused}");
+    let metrics = world.overlay.context.registry.encode();
+    assert!(metrics.contains("json_rpc_connections_refused_total 1"), "{metrics}");
+    drop(held);
+    let admitted = async {
+        loop {
+            let mut stream = connect().await;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut begin = [0; 12];
+            stream.read_exact(&mut begin).await.unwrap();
+            if begin != *b"HTTP/1.1 429" {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(common::DEADLINE, admitted).await.unwrap();
     world.finish().await.unwrap();
 }
 
@@ -131,7 +244,7 @@ async fn old_blocks_and_hashes_are_the_execution_clients() {
     world.client.answer("eth_getBlockByNumber", json!({ "number": "0x64" }));
     world.client.answer("eth_getBalance", json!("0x7"));
 
-    for block in ["0x64", "0x1", "safe", "finalized", "earliest"] {
+    for block in ["0x63", "0x1", "safe", "finalized", "earliest"] {
         let found = world.ask("eth_getBlockByNumber", json!([block, false])).await;
         assert_eq!(found["number"], "0x64");
         assert_eq!(world.ask("eth_getBalance", json!([RICH, block])).await, "0x7");

@@ -1,19 +1,23 @@
 //! Calls on a pending block: its environment, the state after it, and nothing kept.
 
-use std::sync::Arc;
-
-use alloy_primitives::{Bytes, U64};
+use alloy_primitives::U64;
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
 use preconf_chain::ChainSpec;
 use preconf_evm::{
     BlockContext, CallError,
-    call::{CallOutcome, CallRequest, CallStatus, call, estimate_gas, revert_text},
+    access_list::create_access_list,
+    call::{CallRequest, call, estimate_gas},
 };
 use preconf_pending::snapshot::PendingBlock;
-use preconf_state::{Key, NeedState};
+use preconf_state::Key;
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{answers::overrides, failure::Failure, params::Params, view::PendingState};
+use crate::{failure::Failure, params::Params, view::PendingState};
+
+/// How many keys are fetched before a call begins. What it needs beyond them is fetched when it
+/// asks for it, and how often it may ask is limited.
+pub(super) const MAX_FETCHED_BEFORE: usize = 1_024;
 
 /// What is asked about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub(crate) enum Aim {
     Outcome,
     /// How much gas it needs.
     Gas,
+    /// Which accounts and slots it touches.
+    AccessList,
 }
 
 /// A call as a caller asks for it, checked.
@@ -30,7 +36,6 @@ pub(crate) struct Call {
     aim: Aim,
     request: CallRequest,
     context: BlockContext,
-    fee_recipient: alloy_primitives::Address,
     state_override: StateOverride,
 }
 
@@ -44,7 +49,7 @@ pub(crate) enum Stop {
 }
 
 impl Call {
-    /// Reads the parameters of `eth_call` or `eth_estimateGas`.
+    /// Reads the parameters of `eth_call` and of the methods that take the same.
     pub(crate) fn parse(
         aim: Aim,
         params: &Params<'_>,
@@ -54,29 +59,24 @@ impl Call {
         let request: TransactionRequest = params.required(0, "transaction")?;
         let state_override: Option<StateOverride> = params.optional(2, "state overrides")?;
         let block_override: Option<BlockOverrides> = params.optional(3, "block overrides")?;
-        let state_override = state_override.unwrap_or_default();
-        overrides::check(&state_override)?;
-        let environment =
-            overrides::environment(&block_override.unwrap_or_default(), &block.environment)?;
+        let mut request = CallRequest::try_from(request)?;
+        let mut context = BlockContext::from(&*block.environment);
+        if let Some(wanted) = &block_override {
+            context.override_block(wanted)?;
+        }
         let highest = match aim {
-            Aim::Outcome => gas_cap,
-            Aim::Gas => gas_cap.min(environment.gas_limit),
+            Aim::Outcome | Aim::AccessList => gas_cap,
+            Aim::Gas => gas_cap.min(context.gas_limit()),
         };
-        let gas = request.gas.filter(|gas| *gas > 0).unwrap_or(highest).min(highest);
-        Ok(Self {
-            aim,
-            request: call_request(request, gas)?,
-            context: BlockContext::from(&environment),
-            fee_recipient: environment.fee_recipient,
-            state_override,
-        })
+        request.gas = Some(request.gas.filter(|gas| *gas > 0).unwrap_or(highest).min(highest));
+        Ok(Self { aim, request, context, state_override: state_override.unwrap_or_default() })
     }
 
     /// State that the call reads whatever it does: worth fetching together before it begins.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let CallRequest { from, to, access_list, .. } = &self.request;
-        let mut keys =
-            vec![Key::Account(from.unwrap_or_default()), Key::Account(self.fee_recipient)];
+        let fee_recipient = self.context.header().beneficiary;
+        let mut keys = vec![Key::Account(from.unwrap_or_default()), Key::Account(fee_recipient)];
         keys.extend(to.map(Key::Account));
         keys.extend(self.state_override.keys().copied().map(Key::Account));
         for item in access_list.iter().flat_map(|list| list.iter()) {
@@ -84,6 +84,7 @@ impl Call {
             let slots = item.storage_keys.iter().map(|slot| (*slot).into());
             keys.extend(slots.map(|slot| Key::Slot(item.address, slot)));
         }
+        keys.truncate(MAX_FETCHED_BEFORE);
         keys
     }
 
@@ -93,88 +94,42 @@ impl Call {
         spec: &ChainSpec,
         mut state: PendingState,
     ) -> Result<Box<RawValue>, Stop> {
+        let mut context = self.context.clone();
         if !self.state_override.is_empty() {
-            let diff = overrides::state(&self.state_override, &state)
-                .map_err(|NeedState(key)| Stop::Need(vec![key]))?;
-            state.push_layer(Arc::new(diff));
+            context.override_state(spec, &self.state_override, &mut state)?;
         }
-        let answer = match self.aim {
+        match self.aim {
             Aim::Outcome => {
-                let outcome = call(spec, &self.context, state, &self.request).map_err(stop)?;
-                to_raw_value(&output(outcome).map_err(Stop::Failed)?)
+                let outcome = call(spec, &context, state, &self.request)?;
+                Ok(written(&outcome.into_output()?))
             }
             Aim::Gas => {
-                let gas = estimate_gas(spec, &self.context, state, &self.request).map_err(stop)?;
-                to_raw_value(&U64::from(gas))
+                Ok(written(&U64::from(estimate_gas(spec, &context, state, &self.request)?)))
             }
-        };
-        Ok(answer.expect("bytes and numbers can be written"))
-    }
-}
-
-fn call_request(request: TransactionRequest, gas: u64) -> Result<CallRequest, Failure> {
-    let input = request.input;
-    let data = match (input.input, input.data) {
-        (Some(input), Some(data)) if input != data => {
-            let reason = "both 'data' and 'input' are set and not equal";
-            return Err(Failure::InvalidParams(reason.to_owned()));
+            Aim::AccessList => {
+                Ok(written(&create_access_list(spec, &context, &state, &self.request)?))
+            }
         }
-        (Some(bytes), _) | (None, Some(bytes)) => bytes,
-        (None, None) => Bytes::new(),
-    };
-    if request.blob_versioned_hashes.is_some() || request.sidecar.is_some() {
-        let reason = "calls with blobs are not supported on a pending block";
-        return Err(Failure::InvalidParams(reason.to_owned()));
-    }
-    Ok(CallRequest {
-        from: request.from,
-        to: request.to.and_then(|to| to.to().copied()),
-        gas: Some(gas),
-        gas_price: request.gas_price,
-        max_fee_per_gas: request.max_fee_per_gas,
-        max_priority_fee_per_gas: request.max_priority_fee_per_gas,
-        value: request.value,
-        data,
-        nonce: request.nonce,
-        chain_id: request.chain_id,
-        access_list: request.access_list,
-        authorization_list: request.authorization_list,
-        ..CallRequest::default()
-    })
-}
-
-fn output(outcome: CallOutcome) -> Result<Bytes, Failure> {
-    match (&outcome.status, outcome.failure()) {
-        (CallStatus::Reverted, _) => Err(reverted(outcome.output)),
-        (CallStatus::Halted(_), Some(failure)) => Err(Failure::Execution(failure)),
-        (CallStatus::Success | CallStatus::Halted(_), _) => Ok(outcome.output),
     }
 }
 
-fn stop(error: CallError) -> Stop {
-    Stop::Failed(match error {
-        CallError::NeedState(keys) => return Stop::Need(keys),
-        CallError::Reverted(data) => reverted(data),
-        CallError::ConflictingFees
-        | CallError::ConflictingInput
-        | CallError::WrongChain { .. }
-        | CallError::Override(_) => Failure::InvalidParams(error.to_string()),
-        CallError::InsufficientFunds
-        | CallError::Refused(_)
-        | CallError::Halted(_)
-        | CallError::GasExceedsAllowance(_)
-        | CallError::Failed(_) => Failure::Execution(error.to_string()),
-    })
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        if let CallError::NeedState(keys) = error {
+            return Self::Need(keys);
+        }
+        Self::Failed(error.into())
+    }
 }
 
-fn reverted(data: Bytes) -> Failure {
-    let message = revert_text(&data);
-    Failure::Reverted { message, data }
+/// An answer as JSON.
+pub(super) fn written(answer: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(answer).expect("answers have string keys only, so they can be written")
 }
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::{U256, bytes};
+    use alloy_primitives::{Address, Bytes, U256, bytes};
     use alloy_sol_types::{Revert, SolError};
     use preconf_state::{StateCache, Value};
     use serde_json::json;
@@ -189,7 +144,7 @@ mod tests {
     fn run(code: &Bytes, mut extra: serde_json::Value, aim: Aim) -> Result<String, Stop> {
         let spec = testing::spec();
         let view = View::new(testing::two_blocks(), None, tokio::time::Instant::now());
-        let target = alloy_primitives::Address::repeat_byte(0xcc);
+        let target = Address::repeat_byte(0xcc);
         extra["to"] = json!(target);
         let list = json!([extra, "latest", { target.to_string(): { "code": code } }]);
         let raw = to_raw_value(&list).unwrap();
@@ -249,28 +204,43 @@ mod tests {
     #[test]
     fn the_reason_of_a_revert_is_in_the_message_and_the_data_is_kept() {
         let data = Bytes::from(Revert::from("no".to_owned()).abi_encode());
+        // CODECOPY of all but the first 12 bytes, REVERT with them.
+        let mut code = bytes!("600c380380600c5f395ffd00").to_vec();
+        code.extend_from_slice(&data);
 
-        let Failure::Reverted { message, data: kept } = reverted(data.clone()) else {
-            panic!("it reverted");
-        };
+        for aim in [Aim::Outcome, Aim::Gas] {
+            let Err(Stop::Failed(failure)) = run(&code.clone().into(), json!({}), aim) else {
+                panic!("it reverts");
+            };
 
-        assert_eq!(message, "execution reverted: no");
-        assert_eq!(kept, data);
-        let silent = reverted(Bytes::new());
-        assert_eq!(silent.to_string(), "execution reverted");
+            let told = jsonrpsee::types::ErrorObjectOwned::from(failure);
+            assert_eq!((told.code(), told.message()), (3, "execution reverted: no"));
+            assert_eq!(told.data().unwrap().get(), json!(data).to_string());
+        }
     }
 
     #[test]
     fn contradictions_are_refused_before_anything_is_executed() {
-        for request in [
-            json!({"data": "0x01", "input": "0x02"}),
-            json!({"gasPrice": "0x1", "maxFeePerGas": "0x1"}),
-            json!({"blobVersionedHashes": []}),
+        for (request, message) in [
+            (json!({"data": "0x01", "input": "0x02"}), "both \"data\" and \"input\" are set"),
+            (json!({"gasPrice": "0x1", "maxFeePerGas": "0x1"}), "both gasPrice and"),
+            (json!({"blobVersionedHashes": []}), "blob"),
+            (json!({"chainId": "0x1"}), "chainId does not match"),
         ] {
             let Err(Stop::Failed(failure)) = run(&NUMBER, request.clone(), Aim::Outcome) else {
                 panic!("{request} is refused");
             };
-            assert!(matches!(failure, Failure::InvalidParams(_)), "{failure}");
+            assert!(failure.to_string().contains(message), "{failure}");
         }
+    }
+
+    #[test]
+    fn an_access_list_names_what_the_call_touches() {
+        // SLOAD of the seventh slot.
+        let answer = run(&bytes!("60075400"), json!({}), Aim::AccessList);
+
+        let Err(Stop::Need(keys)) = answer else { panic!("the slot is not in memory") };
+        let target = Address::repeat_byte(0xcc);
+        assert_eq!(keys, [Key::Slot(target, U256::from(7))]);
     }
 }

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use preconf_state::{Key, NeedState};
 use preconf_upstream::UpstreamError;
+use serde_json::value::RawValue;
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -17,6 +18,7 @@ use crate::{
     Answer,
     answers::{
         call::{Aim, Call, Stop},
+        simulate::Simulation,
         state,
     },
     failure::Failure,
@@ -77,12 +79,34 @@ impl Rpc {
         params: &Params<'_>,
     ) -> Answer {
         let call = Call::parse(aim, params, view.block(place), self.gas_cap)?;
-        self.fetch(view, &call.keys()).await?;
-        let call = Arc::new(call);
+        let (keys, spec) = (call.keys(), Arc::clone(&self.spec));
+        self.rounds(view, &keys, move |view| call.run(&spec, view.state(place).clone())).await
+    }
+
+    /// Executes blocks of calls upon a pending block.
+    pub(super) async fn simulate(
+        &self,
+        view: &Arc<View>,
+        place: usize,
+        params: &Params<'_>,
+    ) -> Answer {
+        let simulation = Simulation::parse(params, self.gas_cap)?;
+        let (keys, spec) = (simulation.keys(), Arc::clone(&self.spec));
+        self.rounds(view, &keys, move |view| simulation.run(&spec, view, place)).await
+    }
+
+    /// Executes until nothing is missing any more.
+    async fn rounds(
+        &self,
+        view: &Arc<View>,
+        keys: &[Key],
+        run: impl Fn(&View) -> Result<Box<RawValue>, Stop> + Send + Sync + 'static,
+    ) -> Answer {
+        self.fetch(view, keys).await?;
+        let run = Arc::new(run);
         for round in 1..=MAX_ROUNDS {
-            let (call, spec) = (Arc::clone(&call), Arc::clone(&self.spec));
-            let state = view.state(place).clone();
-            match self.apart(move || call.run(&spec, state)).await? {
+            let (run, on) = (Arc::clone(&run), Arc::clone(view));
+            match self.apart(move || run(&on)).await? {
                 Ok(answer) => {
                     self.metrics.call_rounds.observe(f64::from(round));
                     return Ok(answer);

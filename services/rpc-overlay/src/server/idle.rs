@@ -9,22 +9,21 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep},
 };
 
 /// A stream that fails when no byte has gone either way for a while. It occupies one of the
 /// listener's places until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Idle<S> {
+pub(crate) struct Idle<S, P> {
     stream: S,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: P,
 }
 
-impl<S> Idle<S> {
-    pub(crate) fn new(stream: S, limit: Duration, place: OwnedSemaphorePermit) -> Self {
+impl<S, P> Idle<S, P> {
+    pub(crate) fn new(stream: S, limit: Duration, place: P) -> Self {
         Self { stream, limit, deadline: Box::pin(sleep(limit)), _place: place }
     }
 
@@ -45,7 +44,7 @@ impl<S> Idle<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Idle<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Idle<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -56,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Idle<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Idle<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Idle<S, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -95,14 +94,14 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, duplex},
-        sync::Semaphore,
+        sync::{OwnedSemaphorePermit, Semaphore},
     };
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_millis(100);
 
-    fn idle<S>(stream: S) -> (Arc<Semaphore>, Idle<S>) {
+    fn idle<S>(stream: S) -> (Arc<Semaphore>, Idle<S, OwnedSemaphorePermit>) {
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::clone(&places).try_acquire_owned().unwrap();
         (places, Idle::new(stream, LIMIT, place))

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use alloy_primitives::U64;
 use jsonrpsee::{
     Methods,
     core::middleware::{Batch, BatchEntry, Notification, Request, RpcServiceT},
@@ -14,6 +15,7 @@ use jsonrpsee::{
     },
     types::ErrorObjectOwned,
 };
+use preconf_pending::snapshot::Canonical;
 use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
@@ -32,11 +34,14 @@ pub(crate) struct ExecutionClient {
 #[derive(Default)]
 struct Script {
     answers: Mutex<HashMap<String, Answer>>,
+    /// For these parameters only.
+    particular: Mutex<HashMap<(String, Value), Answer>>,
     asked: Mutex<Vec<(String, Value)>>,
 }
 
 impl ExecutionClient {
-    /// A client of the chain of the snapshots, with a canonical head at block 99.
+    /// A client of the chain of the snapshots that has their canonical block, and yet says that its
+    /// head is block 99: so it is seen who answers.
     pub(crate) async fn start() -> Self {
         let script = Arc::new(Script::default());
         let service = Scripted(Arc::clone(&script));
@@ -48,7 +53,21 @@ impl ExecutionClient {
         client.answer("eth_chainId", json!("0x539"));
         client.answer("eth_blockNumber", json!("0x63"));
         client.answer("eth_getBlockByNumber", json!({ "hash": snapshots::spec().genesis_hash() }));
+        client.has(&snapshots::CANONICAL);
         client
+    }
+
+    /// From now on the client has this block.
+    pub(crate) fn has(&self, block: &Canonical) {
+        let params = json!([U64::from(block.number), false]);
+        self.answer_to("eth_getBlockByNumber", params, json!({ "hash": block.hash }));
+    }
+
+    /// Answers a method with these parameters.
+    pub(crate) fn answer_to(&self, method: &str, params: Value, result: Value) {
+        let result = RawValue::from_string(result.to_string()).unwrap();
+        let question = (method.to_owned(), params);
+        self.script.particular.lock().unwrap().insert(question, Ok(result));
     }
 
     pub(crate) fn answer(&self, method: &str, result: Value) {
@@ -80,8 +99,11 @@ impl Scripted {
             .params
             .as_ref()
             .map_or(Value::Null, |params| serde_json::from_str(params.get()).unwrap());
-        self.0.asked.lock().unwrap().push((request.method.to_string(), params));
-        let answer = self.0.answers.lock().unwrap().get(request.method.as_ref()).cloned();
+        let question = (request.method.to_string(), params);
+        let particular = self.0.particular.lock().unwrap().get(&question).cloned();
+        let answer = particular
+            .or_else(|| self.0.answers.lock().unwrap().get(request.method.as_ref()).cloned());
+        self.0.asked.lock().unwrap().push(question);
         let unknown = || Err(ErrorObjectOwned::owned(-32_601, "not in the script", None::<()>));
         match answer.unwrap_or_else(unknown) {
             Ok(result) => {
