@@ -5,7 +5,8 @@
 //! outlive this process, even one that is killed; Ctrl-C in a terminal reaches this process only,
 //! so that the children end in order.
 //!
-//! Never restarts a child: a devnet in which something died has failed.
+//! A child that dies by itself is not started again: a devnet in which something died has failed. One
+//! that is killed on purpose is started again with the flags that it had.
 
 mod output;
 mod probe;
@@ -126,11 +127,14 @@ impl fmt::Display for Ended<'_> {
 pub struct Children {
     logs: PathBuf,
     running: Vec<Child>,
+    /// Killed on purpose.
+    down: Vec<Service>,
 }
 
 #[derive(Debug)]
 struct Child {
     name: &'static str,
+    service: Service,
     process: Process,
     output: Output,
 }
@@ -138,7 +142,7 @@ struct Child {
 impl Children {
     /// None yet. What they say is written to files in `logs`.
     pub fn new(logs: &Path) -> Self {
-        Self { logs: logs.to_owned(), running: Vec::new() }
+        Self { logs: logs.to_owned(), running: Vec::new(), down: Vec::new() }
     }
 
     /// Starts a child and waits until it has said where its `listeners` are.
@@ -152,7 +156,7 @@ impl Children {
         service: Service,
         listeners: &[&'static str],
     ) -> Result<BTreeMap<&'static str, String>, ChildError> {
-        let Service { name, program, flags } = service;
+        let Service { name, program, flags } = service.clone();
         let mut command = Command::new(&program);
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).process_group(0);
@@ -160,7 +164,7 @@ impl Children {
         let mut process =
             command.spawn().map_err(|source| ChildError::Start { name, program, source })?;
         let output = Output::follow(&mut process, &self.logs.join(format!("{name}.log")));
-        self.running.push(Child { name, process, output });
+        self.running.push(Child { name, service, process, output });
         let child = self.running.last_mut().expect("it was just pushed");
         let mut addresses = BTreeMap::new();
         for listener in listeners {
@@ -207,6 +211,48 @@ impl Children {
             console.line(format_args!("  {} is ready ({waited:.1} s)", self.running[at].name));
         }
         Ok(())
+    }
+
+    /// Kills a child on purpose. Nothing happens if it is down.
+    pub async fn kill(&mut self, name: &str) {
+        let Some(at) = self.running.iter().position(|child| child.name == name) else { return };
+        let mut child = self.running.remove(at);
+        // One that cannot be killed has ended.
+        child.process.kill().await.ok();
+        self.down.push(child.service);
+    }
+
+    /// Stops a child on purpose, as it is stopped at the end. Nothing happens if it is down.
+    ///
+    /// # Errors
+    /// If it does not end as it should.
+    pub async fn stop_one(&mut self, name: &str) -> Result<(), ChildError> {
+        let Some(at) = self.running.iter().position(|child| child.name == name) else {
+            return Ok(());
+        };
+        let mut child = self.running.remove(at);
+        self.down.push(child.service.clone());
+        child.stop().await
+    }
+
+    /// Starts a child again that is down. Nothing happens if it is not.
+    ///
+    /// # Errors
+    /// If it cannot be started or binds nothing.
+    pub async fn revive(&mut self, name: &str) -> Result<(), ChildError> {
+        let Some(at) = self.down.iter().position(|service| service.name == name) else {
+            return Ok(());
+        };
+        let service = self.down.remove(at);
+        self.start(service, &["health"]).await.map(drop)
+    }
+
+    /// Lets a child stand still, or go on.
+    pub fn pause(&self, name: &str, stands_still: bool) {
+        let child = self.running.iter().find(|child| child.name == name);
+        if let Some(pid) = child.and_then(|child| child.process.id()) {
+            signal::pause(pid, stands_still);
+        }
     }
 
     /// Says whether one of them has ended.

@@ -16,6 +16,7 @@
 //! A slot that would begin before half of its block's time to be built has passed is skipped, as it
 //! is on a chain whose validators are late.
 
+mod faults;
 mod following;
 mod proposal;
 
@@ -38,6 +39,7 @@ use tokio::{
 };
 use tracing::warn;
 
+pub use faults::{Faults, RoundFault};
 use following::{News, Sequencer, follow};
 use proposal::{Proposal, Rejected};
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub proposal_delay: Duration,
     /// How long a proposer waits for the builder's block.
     pub patience: Duration,
+    /// What goes wrong.
+    pub faults: Faults,
 }
 
 /// The Engine APIs of everybody.
@@ -99,6 +103,8 @@ pub struct CanonicalBlock {
     pub source: Source,
     /// How long the proposer waited for it, from asking the builder on.
     pub waited: Duration,
+    /// How many rounds before it were lost on purpose.
+    pub lost_rounds: u32,
 }
 
 /// Who built a block.
@@ -192,6 +198,7 @@ impl Consensus {
                 validators: None,
             },
             window: open_window,
+            lost_rounds: 0,
         };
         driver.choose(None).await?;
         let announce = blocks.clone();
@@ -274,6 +281,8 @@ struct Driver {
     slot: u32,
     wanted: Wanted,
     window: watch::Sender<bool>,
+    /// How many rounds were lost since the last block.
+    lost_rounds: u32,
 }
 
 impl Driver {
@@ -284,11 +293,12 @@ impl Driver {
     ) -> ConsensusError {
         loop {
             match self.slot().await {
-                Ok(block) => {
+                Ok(Some(block)) => {
                     head.send_replace(block.number);
                     // Nobody may be listening.
                     blocks.send(Arc::new(block)).ok();
                 }
+                Ok(None) => {}
                 Err(error) => {
                     self.window.send_replace(false);
                     return error;
@@ -297,8 +307,9 @@ impl Driver {
         }
     }
 
-    /// Waits for the slot, and meanwhile for the sequencer to say that it builds.
-    async fn slot(&mut self) -> Result<CanonicalBlock, ConsensusError> {
+    /// Waits for the slot, and meanwhile for the sequencer to say that it builds. No block if the
+    /// round was lost, as it was ordered.
+    async fn slot(&mut self) -> Result<Option<CanonicalBlock>, ConsensusError> {
         let begins = self.started + self.config.slot * self.slot;
         loop {
             tokio::select! {
@@ -308,8 +319,62 @@ impl Driver {
                     self.wanted.sequencer = answer?;
                     self.window.send_replace(self.wanted.sequencer.is_some());
                 }
-                () = sleep_until(begins) => return self.play(begins).await,
+                () = sleep_until(begins) => return self.play_unless_lost(begins).await,
             }
+        }
+    }
+
+    async fn play_unless_lost(
+        &mut self,
+        begins: Instant,
+    ) -> Result<Option<CanonicalBlock>, ConsensusError> {
+        let number = self.head.number + 1;
+        if self.config.faults.takes(number, RoundFault::FailProposer) {
+            warn!(number, "the proposer does not propose: the round is lost");
+            self.window.send_replace(false);
+            sleep_until(begins + self.config.proposal_delay).await;
+        } else if self.config.faults.takes(number, RoundFault::Reorg) {
+            self.show_in_vain(begins).await?;
+        } else {
+            return self.play(begins).await.map(Some);
+        }
+        self.lost_rounds += 1;
+        // Back to the head before: whoever has built upon the proposal gives that up.
+        self.choose(None).await?;
+        Ok(None)
+    }
+
+    /// The sequencer processes a proposal and builds upon it; it is not agreed on.
+    async fn show_in_vain(&mut self, begins: Instant) -> Result<(), ConsensusError> {
+        self.window.send_replace(false);
+        let (shown, _) = self.propose().await?;
+        sleep_until(begins + self.config.proposal_delay).await;
+        warn!(number = shown.block.header.number, "a block is shown and not agreed on");
+        let head = self.head;
+        self.head = self.head_after(&shown);
+        let news = News {
+            number: self.head.number,
+            state: ForkchoiceState {
+                head_block_hash: self.head.hash,
+                safe_block_hash: self.head.parent,
+                finalized_block_hash: head.parent,
+            },
+            attributes: Some(self.attributes()),
+        };
+        self.head = head;
+        self.sequencer.tell(Some(Arc::new(shown)), news, Duration::ZERO)?;
+        sleep_until(begins + self.config.slot / 2).await;
+        Ok(())
+    }
+
+    fn head_after(&self, proposal: &Proposal) -> Head {
+        let header = &proposal.block.header;
+        Head {
+            number: header.number,
+            hash: proposal.hash(),
+            parent: header.parent_hash,
+            timestamp: header.timestamp,
+            proposer: self.config.validators[self.proposer(self.slot)].public_key,
         }
     }
 
@@ -330,14 +395,9 @@ impl Driver {
             proposer: self.proposer(self.slot),
             source,
             waited,
+            lost_rounds: std::mem::take(&mut self.lost_rounds),
         };
-        self.head = Head {
-            number: header.number,
-            hash: proposal.hash(),
-            parent: header.parent_hash,
-            timestamp: header.timestamp,
-            proposer: self.config.validators[self.proposer(self.slot)].public_key,
-        };
+        self.head = self.head_after(&proposal);
         self.choose(Some(Arc::new(proposal))).await?;
         Ok(block)
     }
@@ -391,7 +451,14 @@ impl Driver {
         };
         let to_build = News { number, state, attributes: Some(attributes.clone()) };
         let to_know = News { number, state, attributes: None };
-        self.sequencer.tell(proposal.clone(), to_build.clone())?;
+        let faults = &self.config.faults;
+        let is_outsider = faults.takes(number + 1, RoundFault::Outsider);
+        let to_sequencer = if is_outsider { to_know.clone() } else { to_build.clone() };
+        let late = faults.take(number + 1, |fault| match fault {
+            RoundFault::LateHead(late) => Some(*late),
+            RoundFault::FailProposer | RoundFault::Outsider | RoundFault::Reorg => None,
+        });
+        self.sequencer.tell(proposal.clone(), to_sequencer, late.unwrap_or_default())?;
         let Doors { validators, rpc_node, .. } = &self.doors;
         let (own, known) = tokio::join!(
             follow("the validators", validators, proposal.clone(), &to_build),

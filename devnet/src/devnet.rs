@@ -24,7 +24,7 @@ use crate::{
     children::{ChildError, Children, Service},
     client::ServeError,
     clients::Clients,
-    consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors},
+    consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors, Faults},
     console::Console,
     keys::{Directory, Keys, KeysError},
     options::Options,
@@ -48,6 +48,9 @@ pub enum DevnetError {
     /// The files are not there.
     #[error("making keys and genesis")]
     Keys(#[source] KeysError),
+    /// There is no range of free ports.
+    #[error("finding free ports")]
+    Ports(#[source] std::io::Error),
     /// The temporary directory has too long a name.
     #[error("naming the sockets")]
     Sockets(#[source] EndpointError),
@@ -136,6 +139,8 @@ pub struct Devnet {
     pub blocks: Blocks,
     /// The execution clients.
     pub clients: Clients,
+    /// What goes wrong in the consensus.
+    pub faults: Faults,
     children: Children,
     directory: Directory,
 }
@@ -165,6 +170,7 @@ impl Prepared {
         binaries: &Binaries,
         console: Console,
     ) -> Result<Self, DevnetError> {
+        let options = &options.with_lasting_ports().map_err(DevnetError::Ports)?;
         let seed = options.seed.unwrap_or_else(rand::random);
         let directory = Directory::new(options.keep).map_err(DevnetError::Keys)?;
         console.line(format_args!("seed {seed}, files in {}", directory.path().display()));
@@ -208,7 +214,9 @@ impl Prepared {
             slot: options.slot(),
             proposal_delay: options.proposal_delay(),
             patience: options.patience(),
+            faults: Faults::default(),
         };
+        let faults = config.faults.clone();
         let consensus = Consensus::start(config, doors).await;
         let (consensus, blocks) = consensus.map_err(DevnetError::Consensus)?;
         children.until_ready(&THEN, READY, console).await.map_err(DevnetError::Child)?;
@@ -220,6 +228,7 @@ impl Prepared {
             consensus,
             blocks,
             clients,
+            faults,
             children,
             directory,
         })
@@ -239,6 +248,11 @@ impl Devnet {
         console: Console,
     ) -> Result<Self, DevnetError> {
         Prepared::start(options, binaries, console).await?.begin().await
+    }
+
+    /// The services, for whoever does something to them.
+    pub const fn children(&mut self) -> &mut Children {
+        &mut self.children
     }
 
     /// Waits for the next block. Cancel safe.

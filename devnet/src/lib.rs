@@ -8,6 +8,7 @@
 //! * [`build`], [`services`], [`children`] — the services: built, configured, run as processes.
 //! * [`devnet`] — all of that as one system.
 //! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
+//! * [`scenario`], [`story`] — what goes wrong, and how it is done to the system.
 //! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
 //! * [`invocation`] — the whole command line, subcommands included.
 //! * [`monitor`] — what feeds say, one line per message.
@@ -30,7 +31,9 @@ pub mod report;
 pub mod rpc;
 pub mod run;
 pub mod samples;
+pub mod scenario;
 pub mod services;
+pub mod story;
 pub mod traffic;
 pub mod viewer;
 

@@ -1,6 +1,12 @@
 //! The flags of `cargo devnet`, and the table of its ports.
 
-use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    num::NonZeroU64,
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Parser;
 use preconf_telemetry::LogFilter;
@@ -22,6 +28,11 @@ pub struct Options {
     /// Fail if there are fewer flashblocks per block on average.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub min_flashblocks_per_block: u64,
+
+    /// Let go wrong what this file says; see `devnet/scenarios`. With `--base-port 0` a range of free
+    /// ports is taken, because services are started again where they were.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
 
     /// Write what was measured to this file, as JSON.
     #[arg(long, value_name = "FILE")]
@@ -146,6 +157,26 @@ impl Options {
     /// How long a proposer waits for the builder's block: the answer takes its time, too.
     pub const fn patience(&self) -> Duration {
         Duration::from_millis(self.seal_budget_ms + 200)
+    }
+
+    /// These, with ports that stay the same when a service is started again.
+    ///
+    /// # Errors
+    /// If there is no range of free ports.
+    pub fn with_lasting_ports(&self) -> io::Result<Self> {
+        if self.scenario.is_none() || self.base_port != 0 {
+            return Ok(self.clone());
+        }
+        let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        // Below the ports that the system gives to clients.
+        let mut bases = (10_000..32_000).step_by(32).collect::<Vec<u16>>();
+        let first = std::process::id() as usize % bases.len();
+        bases.rotate_left(first);
+        let free = bases
+            .into_iter()
+            .find(|base| (0..=Port::LAST as u16).all(|distance| is_free(base + distance)));
+        let base_port = free.ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
+        Ok(Self { base_port, ..self.clone() })
     }
 
     /// Where `port` is.

@@ -1,6 +1,6 @@
 //! What a run is judged by, and the file that says it.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::Serialize;
 
@@ -35,6 +35,9 @@ pub struct Report {
     pub receipts: Receipts,
     /// Receipts before and after.
     pub comparisons: Comparisons,
+    /// If there was a scenario.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub survived: Option<Survived>,
 }
 
 /// Transactions that were promised, and what became of them.
@@ -46,6 +49,23 @@ pub struct Promises {
     pub kept: u64,
     /// Not there, or taken back.
     pub retracted: u64,
+    /// Of those: in a later block.
+    pub moved: u64,
+}
+
+/// What became of a run in which things went wrong on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Survived {
+    /// Slots without a block that no fault asked for.
+    pub missed_slots: u64,
+    /// Rounds that a fault asked to be lost.
+    pub lost_rounds: u64,
+    /// Promises that were taken back, by cause.
+    pub taken_back: BTreeMap<String, u64>,
+    /// Promises that neither a later block kept nor anybody took back.
+    pub silent: u64,
+    /// Transactions that were taken and had no receipt in time.
+    pub lost: u64,
 }
 
 /// Latencies, of all transactions and of some.
@@ -99,6 +119,7 @@ impl Report {
                 preconfirmed: totals.preconfirmed,
                 kept: totals.kept,
                 retracted: totals.retracted,
+                moved: totals.moved,
             },
             gaps: totals.gaps,
             invalid_signatures: totals.invalid_signatures,
@@ -115,6 +136,7 @@ impl Report {
                 made: measured.comparisons_made,
                 failed: measured.comparisons_failed,
             },
+            survived: None,
         }
     }
 
@@ -160,6 +182,33 @@ pub fn objections(totals: &Totals, measured: &Measured, expected: Expected) -> V
     objections.extend(too_little(totals, expected.flashblocks_per_block));
     if expected.traffic {
         objections.extend(proves_nothing(totals, measured));
+    }
+    objections
+}
+
+/// Everything that speaks against a run in which things went wrong on purpose. Promises may move to a
+/// later block or be taken back, and blocks may be the execution client's: nothing may happen in
+/// silence, and the chain goes on.
+pub fn objections_after_faults(
+    totals: &Totals,
+    survived: &Survived,
+    expected: Expected,
+) -> Vec<String> {
+    let mut objections = Vec::new();
+    let mut object = |count: u64, what: &str| {
+        if count > 0 {
+            objections.push(format!("{count} {what}"));
+        }
+    };
+    object(survived.missed_slots, "slots were missed");
+    object(survived.silent, "promises were broken in silence");
+    object(survived.lost, "transactions were lost");
+    object(totals.invalid_signatures, "signatures were not good");
+    object(totals.contradictions, "messages of the feed made no sense");
+    object(totals.missealed, "blocks were sealed with another hash than they have");
+    objections.extend(too_little(totals, expected.flashblocks_per_block));
+    if expected.traffic && totals.preconfirmed == 0 {
+        objections.push("no transaction was preconfirmed".to_owned());
     }
     objections
 }
@@ -286,6 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn after_faults_promises_may_move_but_nothing_may_be_silent_or_lost() {
+        let (mut totals, _) = good();
+        (totals.retracted, totals.kept, totals.moved, totals.fallbacks) = (3, 6, 3, 1);
+        let survived = Survived { lost_rounds: 2, ..Survived::default() };
+        assert_eq!(objections_after_faults(&totals, &survived, TRAFFIC), [""; 0]);
+        let bad = Survived { missed_slots: 1, silent: 2, lost: 3, ..survived };
+        totals.contradictions = 4;
+        assert_eq!(
+            objections_after_faults(&totals, &bad, TRAFFIC),
+            [
+                "1 slots were missed",
+                "2 promises were broken in silence",
+                "3 transactions were lost",
+                "4 messages of the feed made no sense",
+            ]
+        );
+    }
+
+    #[test]
     fn the_json_has_the_names_that_scripts_read() {
         let (mut totals, mut measured) = good();
         totals.fallbacks = 1;
@@ -304,7 +372,7 @@ mod tests {
         let expected = json!({
             "blocks": 2,
             "flashblocks": 20,
-            "transactions": { "preconfirmed": 9, "kept": 9, "retracted": 0 },
+            "transactions": { "preconfirmed": 9, "kept": 9, "retracted": 0, "moved": 0 },
             "gaps": 0,
             "invalid_signatures": 0,
             "latency_ms": latency,

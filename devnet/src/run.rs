@@ -14,8 +14,10 @@ use crate::{
     devnet::{Devnet, DevnetError, Prepared},
     observer::{Observer, SessionEnd},
     options::Options,
-    report::{Expected, Report, objections},
+    report::{Expected, Report, Survived, objections, objections_after_faults},
     rpc::{Rpc, RpcFailure},
+    scenario::ScenarioError,
+    story::Story,
     traffic::{self, Measured, Traffic},
     viewer::Viewer,
 };
@@ -34,6 +36,12 @@ enum RunError {
     Signals(#[source] io::Error),
     #[error("following the feed")]
     Feed(#[source] ConfigError),
+    #[error("reading the scenario {path}")]
+    Scenario {
+        path: PathBuf,
+        #[source]
+        source: ScenarioError,
+    },
     #[error("talking JSON-RPC")]
     Rpc(#[source] RpcFailure),
     #[error("writing the report to {path}")]
@@ -121,7 +129,17 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
             window: devnet.consensus.window(),
         })),
     };
-    Ok(Some(Running { devnet, observer, viewer, traffic, last: 0 }))
+    let story = match &options.scenario {
+        None => None,
+        Some(path) => {
+            let seed = options.seed.unwrap_or_default();
+            let story = Story::begin(path, seed, &devnet, console)
+                .map_err(|source| RunError::Scenario { path: path.clone(), source });
+            Some(story?)
+        }
+    };
+    let survived = Survived::default();
+    Ok(Some(Running { devnet, observer, viewer, traffic, story, survived, last: 0, slot: None }))
 }
 
 /// A run that is under way.
@@ -130,8 +148,11 @@ struct Running {
     observer: Observer,
     viewer: Viewer,
     traffic: Option<Traffic>,
-    /// The last block that was settled.
+    story: Option<Story>,
+    survived: Survived,
+    /// The last block that was settled, and its slot.
     last: u64,
+    slot: Option<u32>,
 }
 
 impl Running {
@@ -145,9 +166,20 @@ impl Running {
         loop {
             let block = tokio::select! {
                 block = self.devnet.next_block() => block.map_err(RunError::Devnet)?,
+                () = next_deed(self.story.as_ref()) => {
+                    if let Some(story) = &mut self.story {
+                        story.act(&mut self.devnet).await.map_err(|error| {
+                            RunError::Devnet(DevnetError::Child(error))
+                        })?;
+                    }
+                    continue;
+                }
                 () = signals.next() => return Ok(End::Signal),
             };
             self.settle(&block, console).await;
+            if let Some(story) = &mut self.story {
+                story.settled(block.number, &self.devnet);
+            }
             if options.blocks.is_some_and(|blocks| block.number >= blocks.get()) {
                 return Ok(End::Blocks);
             }
@@ -161,6 +193,10 @@ impl Running {
         }
         let settled = self.observer.with_ledger(|ledger| ledger.settle(block));
         self.last = block.number;
+        let between = self.slot.map_or(0, |last| block.slot.saturating_sub(last + 1));
+        self.slot = Some(block.slot);
+        self.survived.missed_slots += u64::from(between.saturating_sub(block.lost_rounds));
+        self.survived.lost_rounds += u64::from(block.lost_rounds);
         let source = match (&block.source, settled.end) {
             (Source::Builder, Some(SessionEnd::Abandoned(reason))) => {
                 &Source::Fallback(format!("the builder gave up: {}", reason.as_str()))
@@ -188,7 +224,12 @@ impl Running {
         console: Console,
         ended: Result<End, RunError>,
     ) -> Result<Vec<String>, RunError> {
-        let Self { devnet, observer, viewer, traffic, last } = self;
+        let Self { mut devnet, observer, viewer, traffic, story, mut survived, last, .. } = self;
+        let has_story = story.is_some();
+        if let Some(story) = story {
+            let ended = story.end(&mut devnet).await;
+            ended.map_err(|error| RunError::Devnet(DevnetError::Child(error)))?;
+        }
         let interrupted = matches!(ended, Ok(End::Signal)) && options.blocks.is_some();
         let failure = ended.err();
         let measured = match (traffic, &failure) {
@@ -199,12 +240,24 @@ impl Running {
         console.line("stopping");
         let (totals, cadence) =
             observer.with_ledger(|ledger| (ledger.totals(), ledger.cadence().clone()));
+        observer.with_ledger(|ledger| {
+            let silent = ledger.silent();
+            for transaction in silent.iter().take(10) {
+                console.line(format_args!("  neither kept nor taken back: {transaction}"));
+            }
+            survived.silent = silent.len() as u64;
+            let causes = ledger.causes().iter();
+            survived.taken_back =
+                causes.map(|(cause, count)| ((*cause).to_owned(), *count)).collect();
+        });
+        survived.lost = measured.unanswered;
         drop(observer);
         let stopped = devnet.stop().await;
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let report = Report::new(&totals, &cadence, &measured);
+        let mut report = Report::new(&totals, &cadence, &measured);
+        report.survived = has_story.then(|| survived.clone());
         if let Some(path) = &options.report {
             report.write(path).map_err(|source| RunError::Report { path: path.clone(), source })?;
         }
@@ -213,7 +266,10 @@ impl Running {
             traffic: options.tps > 0,
             flashblocks_per_block: options.min_flashblocks_per_block,
         };
-        let mut objections = objections(&totals, &measured, expected);
+        let mut objections = match &report.survived {
+            None => objections(&totals, &measured, expected),
+            Some(survived) => objections_after_faults(&totals, survived, expected),
+        };
         objections.extend(stopped.err().into_iter().flatten().map(|error| error.to_string()));
         if interrupted {
             objections.push(format!("interrupted after {last} blocks"));
@@ -269,11 +325,28 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         report.comparisons.made,
         report.comparisons.failed,
     ));
+    if let Some(Survived { missed_slots, lost_rounds, taken_back, silent, lost }) = &report.survived
+    {
+        console.line(format_args!(
+            "{missed_slots} slots missed, {lost_rounds} rounds lost on purpose; {} promises moved to a \
+             later block, taken back: {taken_back:?}, broken in silence: {silent}; {lost} transactions \
+             lost",
+            report.transactions.moved,
+        ));
+    }
     for refusal in &measured.refusals {
         console.line(format_args!("  refused: {refusal}"));
     }
     for failure in &measured.failures {
         console.line(format_args!("  {failure}"));
+    }
+}
+
+/// Waits until a scenario wants something done, if there is one.
+async fn next_deed(story: Option<&Story>) {
+    match story {
+        Some(story) => story.next().await,
+        None => std::future::pending().await,
     }
 }
 

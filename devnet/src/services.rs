@@ -25,6 +25,8 @@ pub struct Sockets {
     pub feed: Endpoint,
     /// Overlays hand transactions to the builder here.
     pub ingress: Endpoint,
+    /// What the builder writes down.
+    pub journal: PathBuf,
     /// The gateway's feed.
     pub gateway: Endpoint,
     /// The consumer's snapshots.
@@ -45,6 +47,7 @@ impl Sockets {
             signer: socket("signer")?,
             feed: socket("feed")?,
             ingress: socket("ingress")?,
+            journal: directory.file("builder.journal"),
             gateway: socket("gateway")?,
             pending: socket("pending")?,
         })
@@ -91,8 +94,11 @@ impl CommandLines<'_> {
         flags.add("--execution-engine-url", sequencer.engine_url());
         flags.add("--execution-jwt-secret", self.keys.sequencer_secret.path.display());
         flags.add("--execution-url", sequencer.rpc_url());
+        flags.add("--execution-ws-url", websocket(sequencer.rpc_url()));
         flags.add("--genesis", self.keys.genesis.display());
         flags.add("--signer", &self.sockets.signer);
+        flags.add("--journal", self.sockets.journal.display());
+        flags.add("--lease-holder", "builder-0");
         flags.add("--feed-listen", &self.sockets.feed);
         flags.add("--ingress-listen", &self.sockets.ingress);
         flags.add("--flashblock-interval-ms", self.options.interval_ms);

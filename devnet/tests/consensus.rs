@@ -52,6 +52,7 @@ impl Network {
             slot: Duration::from_millis(300),
             proposal_delay: Duration::from_millis(50),
             patience: Duration::from_millis(200),
+            faults: preconf_devnet::consensus::Faults::default(),
         };
         let doors = Doors {
             sequencer,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::File,
+    fs::{File, OpenOptions},
     io::Write,
     path::Path,
     sync::Arc,
@@ -38,7 +38,8 @@ impl Output {
     pub(super) fn follow(child: &mut Child, log: &Path) -> Self {
         let (announce, listening) = watch::channel(BTreeMap::new());
         // Without a file the last lines remain.
-        let file = Arc::new(Mutex::new(File::create(log).ok()));
+        let file = OpenOptions::new().create(true).append(true).open(log);
+        let file = Arc::new(Mutex::new(file.ok()));
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let mut readers = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {

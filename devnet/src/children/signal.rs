@@ -7,10 +7,19 @@ use tokio::process::Command;
 
 /// Asks a process to stop.
 pub(super) fn terminate(pid: u32) {
+    send(pid, libc::SIGTERM);
+}
+
+/// Lets a process stand still, or go on.
+pub(super) fn pause(pid: u32, stands_still: bool) {
+    send(pid, if stands_still { libc::SIGSTOP } else { libc::SIGCONT });
+}
+
+fn send(pid: u32, signal: libc::c_int) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
     // SAFETY: kill has no memory effects. The process is our child and has not been waited for, so
     // its id is not another process' yet.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
+    unsafe { libc::kill(pid, signal) };
 }
 
 /// Lets the child be killed when the thread that starts it ends, however it ends.

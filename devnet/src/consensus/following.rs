@@ -6,13 +6,13 @@
 //! [`MISSED`] blocks are kept for the sequencer, and one that missed more cannot follow any more,
 //! because its client has no peers to ask.
 
-use std::{collections::VecDeque, future::pending, sync::Arc};
+use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 
 use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadId, PayloadStatus};
 use futures_util::FutureExt;
 use preconf_chassis::Chain;
 use preconf_engine::{BerachainAttributes, EngineClient, EngineError};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tracing::warn;
 
 use crate::client::Attributes;
@@ -89,7 +89,7 @@ impl Sequencer {
         Self { door, missed: VecDeque::new(), telling: JoinSet::new() }
     }
 
-    /// Begins to tell it the news, and gives up what it was being told.
+    /// Begins to tell it the news after a while, and gives up what it was being told.
     ///
     /// # Errors
     /// If it has called a block invalid.
@@ -97,6 +97,7 @@ impl Sequencer {
         &mut self,
         block: Option<Arc<Proposal>>,
         news: News,
+        after: Duration,
     ) -> Result<(), ConsensusError> {
         // Too late to be built upon, but what it was told need not be told again.
         self.answer().now_or_never().transpose()?;
@@ -107,7 +108,10 @@ impl Sequencer {
         self.missed.drain(..self.missed.len().saturating_sub(MISSED));
         let (door, blocks) = (self.door.clone(), self.missed.clone());
         self.telling = JoinSet::new();
-        self.telling.spawn(async move { follow("the sequencer", &door, blocks, &news).await });
+        self.telling.spawn(async move {
+            sleep(after).await;
+            follow("the sequencer", &door, blocks, &news).await
+        });
         Ok(())
     }
 

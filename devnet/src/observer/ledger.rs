@@ -40,6 +40,10 @@ pub struct Ledger {
     taken_back: HashSet<B256>,
     /// Promises that were kept, and the block that did; for a while.
     kept: HashMap<B256, u64>,
+    /// Promises that their block did not keep, and of which nothing has been said.
+    open: HashSet<B256>,
+    /// How often promises were taken back, by cause.
+    causes: BTreeMap<&'static str, u64>,
     /// From where on something is missing.
     missing: Option<Position>,
     /// The last flashblock and its time, if the session goes on.
@@ -91,6 +95,8 @@ pub struct Totals {
     pub kept: u64,
     /// Transactions that are not, or were taken back.
     pub retracted: u64,
+    /// Transactions that a later block holds than the one that promised them first.
+    pub moved: u64,
     /// Holes in the feed.
     pub gaps: u64,
     /// Signatures and seals that were not good.
@@ -115,6 +121,8 @@ impl Ledger {
             promised: HashMap::new(),
             taken_back: HashSet::new(),
             kept: HashMap::new(),
+            open: HashSet::new(),
+            causes: BTreeMap::new(),
             missing: None,
             before: None,
             cadence: Samples::default(),
@@ -174,6 +182,7 @@ impl Ledger {
                     for retraction in &signed.get().statement.retractions {
                         let (transaction, cause) = (retraction.transaction, retraction.cause);
                         warn!(%transaction, cause = cause.as_str(), "a promise was taken back");
+                        *self.causes.entry(cause.as_str()).or_default() += 1;
                         self.take_back(transaction);
                     }
                 }
@@ -188,6 +197,7 @@ impl Ledger {
     }
 
     fn take_back(&mut self, transaction: B256) {
+        self.open.remove(&transaction);
         if self.promised.contains_key(&transaction) {
             self.taken_back.insert(transaction);
         } else if self.kept.remove(&transaction).is_some() {
@@ -281,11 +291,17 @@ impl Ledger {
             let taken_back = self.taken_back.remove(&transaction);
             if !holds.contains(&transaction) {
                 let number = canonical.number;
-                warn!(%transaction, number, "a promise was not kept");
+                warn!(%transaction, number, "a promise was not kept by its block");
+                if !taken_back {
+                    self.open.insert(transaction);
+                }
             } else if !taken_back {
                 settled.kept += 1;
                 self.kept.insert(transaction, canonical.number);
             }
+        }
+        for transaction in &canonical.transactions {
+            self.totals.moved += u64::from(self.open.remove(transaction));
         }
         // What is older can no longer become canonical.
         self.blocks.retain(|number, _| *number > canonical.number);
@@ -322,6 +338,16 @@ impl Ledger {
     /// The sums so far.
     pub const fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Promises that were not kept, not even by a later block, and never taken back.
+    pub fn silent(&self) -> Vec<B256> {
+        self.open.iter().copied().collect()
+    }
+
+    /// How often promises were taken back, by cause.
+    pub const fn causes(&self) -> &BTreeMap<&'static str, u64> {
+        &self.causes
     }
 
     /// The times between flashblocks that followed each other, the last of a session apart.

@@ -132,6 +132,7 @@ fn block(number: u64, transactions: &[u8]) -> CanonicalBlock {
         proposer: 0,
         source: Source::Builder,
         waited: Default::default(),
+        lost_rounds: 0,
     }
 }
 
@@ -315,4 +316,19 @@ fn a_block_that_the_builder_gave_up_is_a_fallback_like_one_of_the_validators() {
 
     let totals = ledger.totals();
     assert_eq!((totals.missealed, totals.unsealed, totals.fallbacks), (0, 0, 2));
+}
+
+#[test]
+fn a_broken_promise_is_silent_until_a_later_block_holds_it_or_it_is_taken_back() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[1, 2, 3], false));
+    ledger.settle(&fallback(1, &[]));
+    assert_eq!(ledger.silent().len(), 3);
+    ledger.read(sequencer.retracted(1, 2));
+    ledger.settle(&fallback(2, &[1]));
+    assert_eq!(ledger.silent(), [hash(3)]);
+    assert_eq!((ledger.totals().moved, ledger.totals().retracted), (1, 3));
+    let causes: Vec<_> = ledger.causes().iter().map(|(cause, count)| (*cause, *count)).collect();
+    assert_eq!(causes, [("outcome_changed", 1)]);
 }

@@ -1,0 +1,48 @@
+//! What goes wrong in the consensus itself, by block: ordered from outside, taken by the driver.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+/// What goes wrong while a block is agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoundFault {
+    /// The proposer does not propose: the round is lost, and the next proposer builds on the same
+    /// head.
+    FailProposer,
+    /// The proposer is on no whitelist: the sequencer is told of the head and asked for no block.
+    Outsider,
+    /// The sequencer learns so much later of the block before.
+    LateHead(Duration),
+    /// The block is shown to the sequencer, which builds upon it, and is then not agreed on: the
+    /// next proposer proposes on the same head.
+    Reorg,
+}
+
+/// The faults that are to come. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<BTreeMap<u64, Vec<RoundFault>>>>);
+
+impl Faults {
+    /// Orders a fault for a block. It has to be ordered before the block before is agreed on.
+    pub fn order(&self, block: u64, fault: RoundFault) {
+        self.0.lock().entry(block).or_default().push(fault);
+    }
+
+    /// Takes a fault of this block that is wanted; each happens once.
+    pub(super) fn take<T>(
+        &self,
+        block: u64,
+        wanted: impl Fn(&RoundFault) -> Option<T>,
+    ) -> Option<T> {
+        let mut faults = self.0.lock();
+        let of_block = faults.get_mut(&block)?;
+        let at = of_block.iter().position(|fault| wanted(fault).is_some())?;
+        wanted(&of_block.remove(at))
+    }
+
+    /// The same, for one that has nothing to say.
+    pub(super) fn takes(&self, block: u64, wanted: RoundFault) -> bool {
+        self.take(block, |fault| (*fault == wanted).then_some(())).is_some()
+    }
+}
