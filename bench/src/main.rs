@@ -6,6 +6,7 @@
 mod clock;
 mod consume;
 mod execute;
+mod live;
 mod machine;
 mod measure;
 mod one_shot;

@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     consume, execute,
+    live::{cadence, payload},
     machine::Machine,
     measure::{Rounds, Wrong},
     pool, recover,
@@ -31,8 +32,12 @@ pub(crate) struct Options {
 enum Bench {
     /// The builder's loop: pool selection, execution, receipts and cuts, beside alloy-evm's block executor.
     Execute,
+    /// The builder's schedule: how late flashblocks are cut and how long they take to be published.
+    Cadence,
     /// The consumer: flashblocks from decoded message to published snapshot, beside one-shot execution.
     Consume,
+    /// What the consensus client waits for its block, beside what the execution client takes.
+    Getpayload,
     /// The builder's pool with 100,000 transactions, beside a map of queues and a heap.
     Pool,
     /// Decoding transactions with their senders on all cores, beside raw secp256k1 recovery.
@@ -43,7 +48,9 @@ impl Bench {
     fn measure(self, rounds: Rounds) -> Result<Vec<Row>, Wrong> {
         match self {
             Self::Execute => execute::measure(rounds),
+            Self::Cadence => cadence::measure(rounds),
             Self::Consume => consume::measure(rounds),
+            Self::Getpayload => payload::measure(rounds),
             Self::Pool => pool::measure(rounds),
             Self::Recover => recover::measure(rounds),
         }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use parking_lot::{Mutex, RwLock};
-use preconf_assembly::PoolLimits;
+use preconf_assembly::{PoolLimits, Submission};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, MemoryState, StateReader};
@@ -200,28 +200,8 @@ impl ExecutionClient {
     /// # Errors
     ///
     /// If it can be in no block, or the pool does not want it.
-    pub fn submit(&self, transaction: Transaction) -> Result<B256, TransactionRefusal> {
-        self.take(transaction, None)
-    }
-
-    /// Takes a blob transaction with its blobs, which were checked, into the pool.
-    ///
-    /// # Errors
-    ///
-    /// If it can be in no block, or the pool does not want it.
-    pub fn submit_with_blobs(
-        &self,
-        transaction: Transaction,
-        sidecar: Sidecar,
-    ) -> Result<B256, TransactionRefusal> {
-        self.take(transaction, Some(sidecar))
-    }
-
-    fn take(
-        &self,
-        transaction: Transaction,
-        sidecar: Option<Sidecar>,
-    ) -> Result<B256, TransactionRefusal> {
+    pub fn submit(&self, submission: impl Into<Submission>) -> Result<B256, TransactionRefusal> {
+        let (transaction, sidecar) = submission.into().into_parts();
         let head = self.head();
         let account = self.account(transaction.signer());
         let rules = pool::Rules::of(&self.spec, head.header());

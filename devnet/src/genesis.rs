@@ -105,6 +105,9 @@ impl ChainName {
                 config["blobSchedule"] = json!({ "cancun": cancun, "prague": prague });
             }
             Self::Berachain => {
+                let blobs = json!({ "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 });
+                config["blobSchedule"] =
+                    json!({ "cancun": blobs, "prague": blobs, "osaka": blobs });
                 config["osakaTime"] = json!(0);
                 config["depositContractAddress"] =
                     json!("0x4242424242424242424242424242424242424242");

@@ -152,6 +152,9 @@ async fn attempt(options: &NodeOptions, console: Console) -> Result<(), NodeErro
     }
     let head = client.head();
     console.line(format_args!("chain {}", client.spec().chain_id()));
+    for key in client.spec().ignored_keys() {
+        console.line(format_args!("ignored: config.{key} of the genesis means nothing here"));
+    }
     console.line(format_args!("head {} {}", head.number(), head.hash));
     let ports = Ports {
         engine: options.authrpc,

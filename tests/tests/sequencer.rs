@@ -7,10 +7,14 @@
     reason = "a test stops where it fails, and names what it expects"
 )]
 
+#[path = "sequencer/blobs.rs"]
+mod blobs;
 #[path = "sequencer/exits.rs"]
 mod exits;
 #[path = "sequencer/failover.rs"]
 mod failover;
+#[path = "sequencer/passthrough.rs"]
+mod passthrough;
 #[path = "sequencer/system.rs"]
 mod system;
 

@@ -86,6 +86,8 @@ const ONLY: &[(&str, &[&str])] = &[
     ("opentelemetry-otlp", &["telemetry"]),
     ("tracing-opentelemetry", &["telemetry"]),
     ("alloy-provider", &["upstream"]),
+    // The proofs of blobs are looked at in one place.
+    ("c-kzg", &["assembly"]),
     // Private keys: of the sequencer, and of wallets.
     ("blst", &["signing", "signer"]),
     ("alloy-signer", &[]),
@@ -290,6 +292,26 @@ fn fuzzing_is_a_workspace_of_its_own_with_the_same_edition_and_licence() {
     assert!(excluded.contains(&"tests/fuzz".into()) && fuzz.contains_key("workspace"));
     for key in ["edition", "license", "version"] {
         assert_eq!(fuzz["package"][key], ours["workspace"]["package"][key], "{key}");
+    }
+}
+
+#[test]
+fn a_fuzz_target_only_calls_what_a_test_calls_too() {
+    // Nobody builds them along with the rest: all that they do must be compiled with it.
+    let targets = files(&root().join("tests/fuzz/fuzz_targets"), "rs");
+    assert!(!targets.is_empty());
+    let tests = fs::read_to_string(root().join("tests/tests/conformance/random.rs")).unwrap();
+    for target in targets {
+        let text = fs::read_to_string(&target).unwrap();
+        let code: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("use "))
+            .collect();
+        let [no_main, call] = code[..] else { panic!("{} does more", target.display()) };
+        assert_eq!(no_main, "#![no_main]");
+        let called = call.strip_prefix("fuzz_target!(|bytes: &[u8]| preconf_tests::random::");
+        let name = called.and_then(|called| called.strip_suffix("(bytes));")).unwrap();
+        assert!(tests.contains(&format!("{name}(&bytes)")), "no test calls {name}");
     }
 }
 

@@ -19,7 +19,7 @@ use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateReader};
 
 use crate::{
-    BoxError, Located, Pool, PoolLimits, Promised,
+    BoxError, Located, Pool, PoolLimits, Promised, Sidecar, Submission,
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
 };
 
@@ -75,6 +75,8 @@ pub enum Effect<R: StateReader> {
         last: Cut,
         /// The block.
         block: Box<Paused<R>>,
+        /// The blobs of its transactions, in their order.
+        sidecars: Vec<Arc<Sidecar>>,
         /// Why it ended.
         completion: Completion,
     },
@@ -154,11 +156,13 @@ impl<R: StateReader + Clone> Assembler<R> {
     /// If the pool refuses it.
     pub fn submit(
         &mut self,
-        transaction: Transaction,
+        submission: impl Into<Submission>,
         account: Option<Account>,
     ) -> Result<B256, TransactionRefusal> {
+        let submission = submission.into();
+        let transaction = submission.transaction();
         let (sender, nonce) = (transaction.signer(), transaction.envelope().nonce());
-        let hash = self.pool.insert(transaction, account)?;
+        let hash = self.pool.insert(submission, account)?;
         if let Some((_, build)) = &mut self.build {
             build.arrived(&self.pool, sender, nonce);
         }
@@ -177,6 +181,7 @@ impl<R: StateReader + Clone> Assembler<R> {
         let built = mem::take(&mut self.built);
         self.unsettled.extend(built.without(|transaction| hashes.contains(transaction.hash())));
         self.unsaid.retain(|unsaid| !hashes.contains(unsaid.transaction.hash()));
+        self.settle_sidecars();
     }
 
     /// Begins to build `block` on the state that `overlay` reads. A running build ends without a
@@ -192,6 +197,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             Build::new(self.spec.clone(), block, overlay, promised, &self.pool, self.timing, now);
         self.build = Some((id, build));
         self.in_flight = false;
+        self.settle_sidecars();
     }
 
     /// Begins to build `block` as another builder publishes it: only what is
@@ -323,17 +329,32 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.unsettled.extend(mem::take(&mut self.built).into_all());
     }
 
+    /// Lets go of the blobs of what is no longer promised.
+    fn settle_sidecars(&mut self) {
+        if !self.pool.keeps_sidecars() {
+            return;
+        }
+        self.settle_built();
+        let mut promised: HashSet<B256> =
+            self.unsettled.iter().map(|promise| *promise.hash()).collect();
+        promised.extend(self.unsaid.iter().map(|unsaid| *unsaid.transaction.hash()));
+        if let Some((_, build)) = &self.build {
+            promised.extend(build.keeps_sidecar());
+        }
+        self.pool.settle_sidecars(|hash| promised.contains(hash));
+    }
+
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
         let effect = match running.finish(now) {
-            Ok(Finished { last, block, promised, unsaid }) => {
+            Ok(Finished { last, block, sidecars, promised, unsaid }) => {
                 self.unsettled.clear();
                 self.built = promised;
                 let unsaid = unsaid.into_iter();
                 let unsaid =
                     unsaid.map(|(index, transaction)| Unsaid { build, index, transaction });
                 self.unsaid.extend(unsaid);
-                Effect::Complete { build, last, block: Box::new(block), completion }
+                Effect::Complete { build, last, block: Box::new(block), sidecars, completion }
             }
             Err(promised) => {
                 self.unsettled = promised;

@@ -6,8 +6,13 @@
 //! state cannot be read the build fails, or goes on without the promise, which stays one. Each
 //! transaction is executed once; what was cut into a flashblock is never changed.
 //!
+//! A transaction with blobs is executed only while they are in the pool, in the form of the block's
+//! fork.
+//!
 //! A promise is taken back only if its sender has not used its nonce, or if the execution client
 //! says that the chain does not hold it: what cannot be executed may be canonical already.
+
+mod blobs;
 
 use std::{
     collections::HashMap,
@@ -21,19 +26,19 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, map::HashSet};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{ExecutionError, NextBlock, Paused, Running, TxError};
-use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
+use preconf_primitives::{CUT_BYTES, MAX_INDEX, Retraction, RetractionCause};
 use preconf_state::{Key, NeedState, Overlay, StateReader};
 
 use crate::{
-    Cadence, Located, Pool, Selection,
+    Cadence, Fees, Located, Pool, Selection, Sidecar,
     bytes::BytesLeft,
     promises::{Promised, Promises, with_others},
 };
 
+use blobs::{Blobs, Unfit};
+
 /// How often a transaction is tried again for state that was missing, in one block.
 pub const MAX_STATE_ROUNDS: u32 = 4;
-/// A flashblock is cut early when its transactions have this many bytes.
-pub const CUT_BYTES: usize = 2 * 1024 * 1024;
 /// Gas below which no transaction fits.
 const LEAST_GAS: u64 = 21_000;
 
@@ -128,6 +133,7 @@ pub struct Build<R: StateReader> {
     since_cut: Vec<Transaction>,
     bytes_since_cut: usize,
     bytes_left: BytesLeft,
+    blobs: Blobs,
     /// Transactions that wait for state, each with the keys that it waits for.
     parked: Vec<Parked>,
     /// What the next step needs and has not come.
@@ -170,7 +176,10 @@ impl<R: StateReader + Clone> Build<R> {
         timing: Timing,
         now: Instant,
     ) -> Self {
-        let selection = pool.select(block.base_fee_per_gas);
+        let blob_fee =
+            block.excess_blob_gas.and_then(|excess| spec.blob_base_fee(block.timestamp, excess));
+        let selection = pool.select(Fees { base: block.base_fee_per_gas, blob: blob_fee });
+        let blobs = Blobs::at(&spec, block.timestamp);
         let bytes_left = BytesLeft::of(&spec, &block);
         Self {
             stage: Stage::Opening { spec, block: Box::new(block), overlay: Box::new(overlay) },
@@ -185,6 +194,7 @@ impl<R: StateReader + Clone> Build<R> {
             since_cut: Vec::new(),
             bytes_since_cut: 0,
             bytes_left,
+            blobs,
             parked: Vec::new(),
             stalled: Vec::new(),
             state_rounds: HashMap::new(),
@@ -319,13 +329,18 @@ impl<R: StateReader + Clone> Build<R> {
         self.flashblocks == 0 || self.cadence.is_due(now) || self.bytes_since_cut >= CUT_BYTES
     }
 
-    fn keep_promise(&mut self, pool: &Pool, transaction: &Transaction) -> Step {
+    fn keep_promise(&mut self, pool: &mut Pool, transaction: &Transaction) -> Step {
         if !self.bytes_left.fits(transaction.encoded().len()) {
             self.promises.take_back(RetractionCause::NoRoom);
             return Step::Worked;
         }
+        let Ok(sidecar) = self.blobs.find(pool, transaction) else {
+            // A block with it could not be handed out.
+            return self.break_promise(transaction, RetractionCause::NoLongerValid);
+        };
         let cause = match self.execute(transaction) {
             Ok(()) => {
+                self.include_blobs(pool, transaction, sidecar);
                 self.promises.kept();
                 self.kept_promises += 1;
                 let nonce = transaction.envelope().nonce();
@@ -344,6 +359,11 @@ impl<R: StateReader + Clone> Build<R> {
                 | TxError::Fatal(_),
             ) => RetractionCause::NoLongerValid,
         };
+        self.break_promise(transaction, cause)
+    }
+
+    /// The next promise cannot be kept. Unless its sender has used the nonce, it is taken back.
+    fn break_promise(&mut self, transaction: &Transaction, cause: RetractionCause) -> Step {
         match self.has_used_nonce(transaction) {
             Err(NeedState(key)) => self.stall(vec![key]),
             // Gas and fees are looked at before the nonce, so any cause may hide this one.
@@ -377,8 +397,20 @@ impl<R: StateReader + Clone> Build<R> {
             // It may fit into the next block.
             return Step::Worked;
         }
+        let sidecar = match self.blobs.find(pool, transaction) {
+            Ok(sidecar) => sidecar,
+            // It waits for a block of its fork.
+            Err(Unfit::Early) => return Step::Worked,
+            Err(Unfit::Late | Unfit::Missing) => {
+                pool.remove(&sender, nonce);
+                return Step::Worked;
+            }
+        };
         match self.execute(transaction) {
-            Ok(()) => self.selection.included(pool, sender, nonce),
+            Ok(()) => {
+                self.include_blobs(pool, transaction, sidecar);
+                self.selection.included(pool, sender, nonce);
+            }
             Err(TxError::NeedState(keys)) => {
                 let rounds = self.state_rounds.entry(*transaction.hash()).or_default();
                 *rounds += 1;
@@ -416,6 +448,25 @@ impl<R: StateReader + Clone> Build<R> {
         self.bytes_since_cut += bytes;
         self.bytes_left.take(bytes);
         Ok(())
+    }
+
+    /// The transaction is in the block, and its blobs, if it has any, go with it.
+    fn include_blobs(
+        &mut self,
+        pool: &mut Pool,
+        transaction: &Transaction,
+        sidecar: Option<Arc<Sidecar>>,
+    ) {
+        if let Some(sidecar) = sidecar {
+            pool.keep_sidecar(transaction.hash());
+            self.blobs.include(*transaction.hash(), sidecar);
+        }
+    }
+
+    /// The transactions with blobs that are in the block, and whatever is promised besides.
+    pub(crate) fn keeps_sidecar(&self) -> HashSet<B256> {
+        let owed = self.promises.owed().map(Transaction::hash);
+        self.blobs.hashes().chain(owed).copied().collect()
     }
 
     fn cut(&mut self, now: Instant) -> Cut {
@@ -493,7 +544,7 @@ impl<R: StateReader + Clone> Build<R> {
         let open: Vec<_> = self.promises.open().cloned().collect();
         let block = running.pause();
         let promised = Promised::new(block.shared_transactions(), self.own, open);
-        Ok(Finished { last, block, promised, unsaid })
+        Ok(Finished { last, block, sidecars: self.blobs.into_sidecars(), promised, unsaid })
     }
 
     /// Every transaction that is promised: by a flashblock of this build, and by those before it
@@ -516,6 +567,8 @@ pub struct Finished<R> {
     pub last: Cut,
     /// The block.
     pub block: Paused<R>,
+    /// The blobs of its transactions, in their order.
+    pub sidecars: Vec<Arc<Sidecar>>,
     /// What is promised if the block is not canonical, and what it did not come to.
     pub promised: Promised,
     /// What flashblocks take back that are not out yet, each with the index of its flashblock.

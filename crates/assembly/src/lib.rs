@@ -1,6 +1,6 @@
 //! The producing machine: attributes and transactions go in, flashblocks and blocks come out.
 //!
-//! [`Pool`] holds what waits, [`Build`] is one block in the making, [`Cadence`] says when a
+//! [`Submission`] is a transaction as it comes, with its blobs; [`Pool`] holds what waits, [`Build`] is one block in the making, [`Cadence`] says when a
 //! flashblock is due, and [`Assembler`] ties them together. Everything here is synchronous and
 //! deterministic: time is an argument, state is in memory or missing, and what is to be signed,
 //! published, fetched or sealed comes out as an [`Effect`] for the driver.
@@ -14,14 +14,16 @@ mod cadence;
 mod intrinsic;
 mod pool;
 mod promises;
+mod sidecar;
 #[cfg(test)]
 mod testing;
 
 pub use assembler::{Assembler, BuildId, Completion, Effect, Wake};
 pub use build::{
-    BoxError, Build, CUT_BYTES, Cut, Exhausted, Failure, Finished, MAX_STATE_ROUNDS, Step, Timing,
+    BoxError, Build, Cut, Exhausted, Failure, Finished, MAX_STATE_ROUNDS, Step, Timing,
 };
 pub use cadence::Cadence;
 pub use intrinsic::check_intrinsic_gas;
-pub use pool::{Pool, PoolLimits, Selection};
+pub use pool::{Fees, Pool, PoolLimits, Selection, check_sender};
 pub use promises::{Located, Promised};
+pub use sidecar::{Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction};

@@ -5,6 +5,9 @@
 //! become candidates when the gap closes; a transaction in a running build stays in the pool until
 //! a canonical block has used its nonce, so an abandoned build loses nothing.
 //!
+//! A transaction with blobs waits with its sidecar, which it loses when it no longer waits, unless it
+//! is promised.
+//!
 //! Invariants: what a sender's executable transactions may cost together is covered by the balance
 //! known when the last of them came; and the index holds the last transaction of every sender, so
 //! taking one in or making room costs the logarithm of what waits, however much that is.
@@ -12,10 +15,11 @@
 mod by_nonce;
 mod selection;
 mod sender;
+mod sidecars;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_consensus::{Transaction as _, Typed2718 as _};
 use alloy_primitives::{
@@ -29,7 +33,10 @@ use preconf_state::Account;
 pub use selection::Selection;
 
 use by_nonce::Waiting;
-use sender::{Affordable, Sender, Tail, cost_of, fee_cap, tip_cap};
+use sender::{Affordable, Sender, Tail, blob_fee_cap, cost_of, fee_cap, tip_cap};
+use sidecars::Sidecars;
+
+use crate::sidecar::{Sidecar, Submission, bytes_of};
 
 /// What the pool takes, and how much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +53,14 @@ pub struct PoolLimits {
     pub minimum_tip: u128,
     /// By how many percent both fees must rise to replace a transaction.
     pub replacement_bump_percent: u128,
+    /// The most bytes of blobs and their proofs in total. When reached, last transactions with
+    /// blobs make room as for [`Self::transactions`].
+    pub sidecar_bytes: usize,
+    /// The most transactions with blobs of one sender. When reached, the newcomer is refused.
+    pub blobs_per_sender: usize,
+    /// By how many percent all three fees must rise to replace a transaction with blobs, which only
+    /// another one can.
+    pub blob_replacement_bump_percent: u128,
 }
 
 impl Default for PoolLimits {
@@ -56,7 +71,26 @@ impl Default for PoolLimits {
             nonce_gap: 64,
             minimum_tip: 0,
             replacement_bump_percent: 10,
+            sidecar_bytes: 256 * 1024 * 1024,
+            blobs_per_sender: 16,
+            blob_replacement_bump_percent: 100,
         }
+    }
+}
+
+/// What a block asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fees {
+    /// For a unit of gas.
+    pub base: u64,
+    /// For a unit of blob gas; without it the block takes no blobs.
+    pub blob: Option<u128>,
+}
+
+/// Of a block that takes no blobs.
+impl From<u64> for Fees {
+    fn from(base: u64) -> Self {
+        Self { base, blob: None }
     }
 }
 
@@ -70,6 +104,7 @@ pub struct Pool {
     senders: Vec<Sender>,
     unused: Vec<u32>,
     by_hash: B256Map<(Address, u64)>,
+    sidecars: Sidecars,
     /// The last transaction of each sender, the one worth least first.
     tails: BTreeSet<Tail>,
     /// Numbers arrivals, so that of equal tips the earlier goes first.
@@ -98,6 +133,11 @@ impl Pool {
         Some(&self.sender(sender)?.waiting.get(*nonce)?.transaction)
     }
 
+    /// The blobs of a transaction that waits or is promised.
+    pub fn sidecar(&self, hash: &B256) -> Option<&Arc<Sidecar>> {
+        self.sidecars.get(hash)
+    }
+
     /// The nonce after a sender's contiguous transactions, if it has any at its next nonce.
     pub fn next_nonce(&self, sender: &Address) -> Option<u64> {
         self.sender(sender)?.next_nonce()
@@ -117,9 +157,10 @@ impl Pool {
     /// room. A refused transaction changes nothing.
     pub fn insert(
         &mut self,
-        transaction: Transaction,
+        submission: impl Into<Submission>,
         account: Option<Account>,
     ) -> Result<B256, TransactionRefusal> {
+        let (transaction, sidecar) = submission.into().into_parts();
         let hash = *transaction.hash();
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
         let account = account.unwrap_or_default();
@@ -127,11 +168,19 @@ impl Pool {
         let sender = self.sender(&address).unwrap_or(&none);
         let next = sender.nonce.max(account.nonce);
         self.check(&transaction, next)?;
+        if transaction.envelope().is_eip4844() && sidecar.is_none() {
+            let detail = "the blob transaction comes without its sidecar";
+            return Err(TransactionRefusal::new(Reason::UnsupportedType, detail));
+        }
         self.check_replacement(&transaction, sender)?;
         let unpaid = check_funds(&transaction, sender, next, account.balance)?;
         let worst = self.make_room(&transaction, sender, next)?;
+        let worst_with_blobs = match &sidecar {
+            Some(sidecar) => self.make_room_for(sidecar, &transaction, sender, next)?,
+            None => Vec::new(),
+        };
 
-        if let Some(Tail { sender, nonce, .. }) = worst {
+        for Tail { sender, nonce, .. } in worst.into_iter().chain(worst_with_blobs) {
             self.remove(&sender, nonce);
         }
         self.arrivals += 1;
@@ -145,6 +194,9 @@ impl Pool {
             dropped
         });
         self.by_hash.insert(hash, (address, nonce));
+        if let Some(sidecar) = sidecar {
+            self.sidecars.insert(hash, (address, nonce), sidecar);
+        }
         Ok(hash)
     }
 
@@ -154,10 +206,6 @@ impl Pool {
         let refuse = |reason, detail: String| Err(TransactionRefusal::new(reason, detail));
         if self.by_hash.contains_key(transaction.hash()) {
             return refuse(Reason::AlreadyKnown, String::new());
-        }
-        if envelope.is_eip4844() {
-            let detail = "blob transactions are not taken".to_owned();
-            return refuse(Reason::UnsupportedType, detail);
         }
         let nonce = envelope.nonce();
         if nonce < next {
@@ -176,6 +224,9 @@ impl Pool {
             let detail = format!("tip {tip}, minimum {}", self.limits.minimum_tip);
             return refuse(Reason::Underpriced, detail);
         }
+        if envelope.is_eip4844() && blob_fee_cap(transaction) == 0 {
+            return refuse(Reason::Underpriced, "max blob fee 0".to_owned());
+        }
         Ok(())
     }
 
@@ -185,15 +236,22 @@ impl Pool {
         sender: &Sender,
     ) -> Result<(), TransactionRefusal> {
         let Some(old) = sender.waiting.get(new.envelope().nonce()) else { return Ok(()) };
-        let old = &old.transaction;
-        let percent = 100 + self.limits.replacement_bump_percent;
-        let bumped = |old: u128| old.saturating_mul(percent).div_ceil(100);
-        if fee_cap(new) >= bumped(fee_cap(old)) && tip_cap(new) >= bumped(tip_cap(old)) {
+        let refuse = |detail| Err(TransactionRefusal::new(Reason::ReplacementUnderpriced, detail));
+        if old.has_blobs() != new.envelope().is_eip4844() {
+            return refuse("one of both has blobs".to_owned());
+        }
+        let bump = if old.has_blobs() {
+            self.limits.blob_replacement_bump_percent
+        } else {
+            self.limits.replacement_bump_percent
+        };
+        let rises = |fee: fn(&Transaction) -> u128| {
+            fee(new) >= fee(&old.transaction).saturating_mul(100 + bump).div_ceil(100)
+        };
+        if rises(fee_cap) && rises(tip_cap) && rises(blob_fee_cap) {
             return Ok(());
         }
-        let bump = self.limits.replacement_bump_percent;
-        let detail = format!("both fees must rise by {bump} %");
-        Err(TransactionRefusal::new(Reason::ReplacementUnderpriced, detail))
+        refuse(format!("all fees must rise by {bump} %"))
     }
 
     /// Says who has to go, if anybody, or refuses.
@@ -223,6 +281,47 @@ impl Pool {
         }
     }
 
+    /// Says whose blobs have to go for these, or refuses.
+    fn make_room_for(
+        &self,
+        sidecar: &Sidecar,
+        transaction: &Transaction,
+        sender: &Sender,
+        next: u64,
+    ) -> Result<Vec<Tail>, TransactionRefusal> {
+        let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
+        let full = |detail| Err(TransactionRefusal::new(Reason::PoolFull, detail));
+        let replaced = sender.waiting.get(nonce).map(|old| old.transaction.hash());
+        let with_blobs = sender.waiting.from(0).filter(|waiting| waiting.has_blobs()).count();
+        if replaced.is_none() && with_blobs >= self.limits.blobs_per_sender {
+            return full(format!("{with_blobs} blob transactions of {address} wait"));
+        }
+        let replaced = replaced.map_or(0, |hash| self.sidecars.bytes_of(hash));
+        let wanted = self.sidecars.bytes() - replaced + bytes_of(sidecar);
+        let mut missing = wanted.saturating_sub(self.limits.sidecar_bytes);
+        if missing == 0 {
+            return Ok(Vec::new());
+        }
+        let worth = sender.worth_of(next, nonce, tip_cap(transaction));
+        // There are few, as each is large.
+        let tails = self.sidecars.waiting().filter_map(|(sender, nonce)| {
+            let tail = self.sender(sender)?.indexed?;
+            (tail.nonce == nonce && *sender != address && tail.worth < worth).then_some(tail)
+        });
+        let worst_first: BTreeSet<Tail> = tails.collect();
+        let mut worst = Vec::new();
+        for tail in worst_first {
+            if missing == 0 {
+                break;
+            }
+            let waiting = self.sender(&tail.sender).and_then(|known| known.waiting.last());
+            let bytes = waiting.map_or(0, |last| self.sidecars.bytes_of(last.transaction.hash()));
+            missing = missing.saturating_sub(bytes);
+            worst.push(tail);
+        }
+        if missing > 0 { full("there is no room for more blobs".to_owned()) } else { Ok(worst) }
+    }
+
     /// Takes note that a canonical block has used `nonce` of `sender`, and forgets what that ends.
     pub fn mined(&mut self, address: &Address, nonce: u64) {
         if self.numbers.contains_key(address) {
@@ -237,9 +336,25 @@ impl Pool {
         }
     }
 
-    /// Begins a selection for a block with this base fee.
-    pub fn select(&self, base_fee: u64) -> Selection {
-        Selection::new(self, base_fee)
+    /// Begins a selection for a block with these fees.
+    pub fn select(&self, fees: impl Into<Fees>) -> Selection {
+        Selection::new(self, fees.into())
+    }
+
+    /// A transaction is in a block that is being built: its blobs are kept, though it may no longer
+    /// wait.
+    pub(crate) fn keep_sidecar(&mut self, hash: &B256) {
+        self.sidecars.promise(hash);
+    }
+
+    /// Whether blobs are kept for promises.
+    pub(crate) fn keeps_sidecars(&self) -> bool {
+        self.sidecars.has_promised()
+    }
+
+    /// Lets go of blobs that were kept for promises which are none any more.
+    pub(crate) fn settle_sidecars(&mut self, is_promised: impl Fn(&B256) -> bool) {
+        self.sidecars.settle(is_promised);
     }
 
     /// Changes a sender, and after it what is known of it elsewhere. `change` returns what no
@@ -251,7 +366,11 @@ impl Pool {
         let number = self.number_of(address);
         let sender = &mut self.senders[number as usize];
         for dropped in change(sender) {
-            self.by_hash.remove(dropped.transaction.hash());
+            let hash = dropped.transaction.hash();
+            self.by_hash.remove(hash);
+            if dropped.has_blobs() {
+                self.sidecars.leave(hash);
+            }
         }
         let tail = sender.tail();
         let indexed = std::mem::replace(&mut sender.indexed, tail);
@@ -279,6 +398,28 @@ impl Pool {
             number
         })
     }
+}
+
+/// What can be said of a transaction with its sender's account at the head, before any pool is
+/// asked.
+///
+/// # Errors
+/// If its nonce is used, or the account does not pay for it.
+pub fn check_sender(
+    transaction: &Transaction,
+    account: Option<&Account>,
+) -> Result<(), TransactionRefusal> {
+    let (next, balance) = account.map_or((0, U256::ZERO), |known| (known.nonce, known.balance));
+    let (nonce, want) = (transaction.envelope().nonce(), cost_of(transaction));
+    if nonce < next {
+        let detail = format!("next nonce {next}, tx nonce {nonce}");
+        return Err(TransactionRefusal::new(Reason::NonceTooLow, detail));
+    }
+    if want > balance {
+        let detail = format!("address {} have {balance} want {want}", transaction.signer());
+        return Err(TransactionRefusal::new(Reason::InsufficientFunds, detail));
+    }
+    Ok(())
 }
 
 /// The nonce from which on the sender's parked transactions cannot be paid any more, if any.

@@ -6,12 +6,18 @@ use std::{
 };
 
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction, Signed, TxEip1559, TxEip4844};
+use alloy_eips::{
+    eip4844::{Blob, BlobTransactionSidecar, Bytes48, kzg_to_versioned_hash},
+    eip7594::{BlobTransactionSidecarEip7594, CELLS_PER_EXT_BLOB},
+};
 use alloy_primitives::{Address, B256, Signature, TxKind, U256};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
 use preconf_state::{Account, Key, Overlay, StateCache, Value};
 
-use crate::{Assembler, BuildId, Cut, Effect, PoolLimits, Timing, Wake};
+use crate::{
+    Assembler, BuildId, Cut, Effect, PoolLimits, Sidecar, SidecarForm, Submission, Timing, Wake,
+};
 
 pub(crate) const GWEI: u128 = 1_000_000_000;
 pub(crate) const SENDER: Address = Address::repeat_byte(0x51);
@@ -69,6 +75,52 @@ pub(crate) fn transfer(nonce: u64) -> TxEip1559 {
     }
 }
 
+/// The point at infinity: what a blob of zeros is committed to and proved with.
+pub(crate) fn infinity() -> Bytes48 {
+    let mut point = Bytes48::ZERO;
+    point[0] = 0xc0;
+    point
+}
+
+/// So many blobs of zeros.
+pub(crate) fn sidecar(form: SidecarForm, blobs: usize) -> Sidecar {
+    let commitments = vec![infinity(); blobs];
+    match form {
+        SidecarForm::BlobProofs => {
+            let (blobs, proofs) = (vec![Blob::ZERO; blobs], commitments.clone());
+            BlobTransactionSidecar { blobs, commitments, proofs }.into()
+        }
+        SidecarForm::CellProofs => {
+            let proofs = vec![infinity(); blobs * CELLS_PER_EXT_BLOB];
+            BlobTransactionSidecarEip7594::new(vec![Blob::ZERO; blobs], commitments, proofs).into()
+        }
+    }
+}
+
+/// A transfer with so many blobs of zeros.
+pub(crate) fn blob_transfer(nonce: u64, blobs: usize) -> TxEip4844 {
+    let TxEip1559 { chain_id, gas_limit, max_fee_per_gas, max_priority_fee_per_gas, .. } =
+        transfer(nonce);
+    TxEip4844 {
+        chain_id,
+        nonce,
+        gas_limit,
+        max_fee_per_gas,
+        max_priority_fee_per_gas,
+        max_fee_per_blob_gas: GWEI,
+        to: RECIPIENT,
+        value: U256::from(1),
+        blob_versioned_hashes: vec![kzg_to_versioned_hash(infinity().as_slice()); blobs],
+        ..TxEip4844::default()
+    }
+}
+
+/// A transaction with its blobs, as if `sender` had signed it.
+pub(crate) fn with_blobs(transaction: TxEip4844, sender: Address) -> Submission {
+    let blobs = transaction.blob_versioned_hashes.len();
+    Submission::unproved(unsigned(transaction, sender), sidecar(SidecarForm::BlobProofs, blobs))
+}
+
 /// A transaction as if `sender` had signed it.
 pub(crate) fn unsigned<T>(transaction: T, sender: Address) -> Transaction
 where
@@ -113,6 +165,20 @@ impl Machine {
         Self { assembler, cache, now: Instant::now(), builds: 0 }
     }
 
+    /// One that knows of the contracts which a block opens with that they are not there.
+    pub(crate) fn without_contracts(spec: ChainSpec) -> Self {
+        let mut machine = Self::on(spec.clone());
+        let (_, block) = machine.next_build(0);
+        for key in block.keys(&spec) {
+            let nothing = match key {
+                Key::Account(_) => Value::Account(None),
+                Key::Slot(..) | Key::Code(_) | Key::BlockHash(_) => Value::Slot(Default::default()),
+            };
+            machine.cache.insert(key, nothing);
+        }
+        machine
+    }
+
     /// Begins a build with this gas limit.
     pub(crate) fn open(&mut self, gas_limit: u64) -> BuildId {
         let (build, block) = self.next_build(gas_limit);
@@ -144,6 +210,12 @@ impl Machine {
 
     pub(crate) fn submit(&mut self, transaction: &Transaction) {
         self.assembler.submit(transaction.clone(), rich(0)).unwrap();
+    }
+
+    /// Takes a transaction with its blobs.
+    pub(crate) fn submit_blobs(&mut self, submission: &Submission) -> Transaction {
+        self.assembler.submit(submission.clone(), rich(0)).unwrap();
+        submission.transaction().clone()
     }
 
     /// Works until there is nothing to do, and says what is to be done for it.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy_consensus::constants::{KECCAK_EMPTY, MAXIMUM_EXTRA_DATA_SIZE};
+use alloy_consensus::constants::KECCAK_EMPTY;
 use alloy_eips::{
     eip1559::INITIAL_BASE_FEE,
     eip2935::{HISTORY_STORAGE_ADDRESS, HISTORY_STORAGE_CODE},
@@ -21,9 +21,12 @@ use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B64, B256, Bytes, U64, U256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::{BerachainConfig, Header, ProposerPublicKey, TrieAccountParts, state_root};
+use crate::{
+    BerachainConfig, Header, ProposerPublicKey, TrieAccountParts, spec::ignored_keys, state_root,
+};
 
 /// The times of forks that are understood, in `config`.
 const KNOWN_TIMES: [&str; 9] = [
@@ -47,7 +50,7 @@ pub enum GenesisError {
     /// It does not say which chain it is.
     #[error("the genesis has no config.chainId")]
     NoChainId,
-    /// Berachain's section is incomplete, or holds what is not known.
+    /// Berachain's section is incomplete.
     #[error("reading config.berachain of the genesis")]
     Berachain(#[source] serde_json::Error),
     /// It is a Berachain network without the section that says so.
@@ -60,6 +63,12 @@ pub enum GenesisError {
     #[error("config.berachain.{field} of the genesis is zero")]
     BerachainZero {
         /// Its path in the section.
+        field: &'static str,
+    },
+    /// It begins as no Berachain network does.
+    #[error("config.{field} of the genesis is not 0, as on every Berachain network")]
+    BerachainStart {
+        /// Its key in `config`.
         field: &'static str,
     },
     /// It schedules a fork that is not known.
@@ -116,7 +125,7 @@ struct BerachainOutline {
 
 #[derive(Deserialize)]
 struct BerachainSection {
-    berachain: BerachainConfig,
+    berachain: Map<String, Value>,
 }
 
 /// A genesis, and what the usual type leaves out: Berachain's section, and the gas that the first
@@ -124,6 +133,8 @@ struct BerachainSection {
 pub(crate) struct GenesisFile {
     pub(crate) genesis: Genesis,
     pub(crate) berachain: Option<BerachainConfig>,
+    /// Where the section says what means nothing here.
+    pub(crate) ignored_keys: Vec<String>,
     gas_used: u64,
 }
 
@@ -141,28 +152,28 @@ pub(crate) fn parse(text: &str) -> Result<GenesisFile, GenesisError> {
         return Err(GenesisError::UnknownFork { name: name.clone() });
     }
     let genesis = serde_json::from_str(text).map_err(GenesisError::Json)?;
-    let berachain = if set("berachain") {
+    let (mut berachain, mut ignored) = (None, Vec::new());
+    if set("berachain") {
         let outline: BerachainOutline =
             serde_json::from_str(text).map_err(GenesisError::Berachain)?;
-        Some(outline.config.berachain)
-    } else {
-        None
-    };
+        let section = outline.config.berachain;
+        ignored = ignored_keys(&section)?;
+        let section = serde_json::from_value(Value::Object(section));
+        berachain = Some(section.map_err(GenesisError::Berachain)?);
+    }
     let gas_used = outline.gas_used.map_or(0, |gas| gas.to());
-    Ok(GenesisFile { genesis, berachain, gas_used })
+    Ok(GenesisFile { genesis, berachain, ignored_keys: ignored, gas_used })
 }
 
-/// The header of the first block, under the forks that are active in it.
+/// The header of the first block, under the forks that are active in it. Its extra data may be
+/// longer than in any other block.
 pub(crate) fn first_header(
     file: &GenesisFile,
     forks: &impl EthereumHardforks,
 ) -> Result<Header, GenesisError> {
-    let GenesisFile { genesis, berachain, gas_used } = file;
+    let GenesisFile { genesis, berachain, gas_used, .. } = file;
     let number = genesis.number.unwrap_or_default();
     let timestamp = genesis.timestamp;
-    if genesis.extra_data.len() > MAXIMUM_EXTRA_DATA_SIZE {
-        return Err(GenesisError::OutOfRange { field: "extraData" });
-    }
     let base_fee = match genesis.base_fee_per_gas {
         None => INITIAL_BASE_FEE,
         Some(fee) => {

@@ -18,6 +18,7 @@ use alloy_genesis::Genesis;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, B256};
 
+pub(crate) use berachain::ignored_keys;
 pub use berachain::{
     BerachainConfig, CodeLimits, MissingProposerKey, Osaka1, Prague1, Prague2, Prague3, Prague4,
 };
@@ -43,6 +44,7 @@ pub struct ChainSpec {
     /// By time; of two at the same time, the later fork comes later.
     blob_schedule: Vec<(u64, BlobParams)>,
     berachain: Option<BerachainConfig>,
+    ignored_keys: Vec<String>,
 }
 
 impl ChainSpec {
@@ -60,8 +62,16 @@ impl ChainSpec {
         let blob_schedule = forks::read_blob_schedule(config, file.berachain.is_some())?;
         let genesis_header = genesis::first_header(&file, &forks)?;
         let genesis_hash = genesis_header.hash_slow();
-        let GenesisFile { genesis, berachain, .. } = file;
-        Ok(Self { genesis, genesis_header, genesis_hash, forks, blob_schedule, berachain })
+        let GenesisFile { genesis, berachain, ignored_keys, .. } = file;
+        Ok(Self {
+            genesis,
+            genesis_header,
+            genesis_hash,
+            forks,
+            blob_schedule,
+            berachain,
+            ignored_keys,
+        })
     }
 
     /// The chain's id.
@@ -72,6 +82,12 @@ impl ChainSpec {
     /// The genesis as it was read.
     pub fn genesis(&self) -> &Genesis {
         &self.genesis
+    }
+
+    /// The keys of `config.berachain` that mean nothing here, as paths: whoever reads the file
+    /// should warn of them.
+    pub fn ignored_keys(&self) -> &[String] {
+        &self.ignored_keys
     }
 
     /// The header of the first block.

@@ -9,8 +9,8 @@ use alloy_eips::eip4895::Withdrawals;
 use alloy_eips::eip7685::Requests;
 use alloy_primitives::{B256, Bytes, FixedBytes, U256};
 use alloy_rpc_types_engine::{
-    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4,
-    ExecutionPayloadEnvelopeV5, ExecutionPayloadV3,
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayload, ExecutionPayloadEnvelopeV3,
+    ExecutionPayloadEnvelopeV4, ExecutionPayloadEnvelopeV5, ExecutionPayloadV3,
 };
 use preconf_chain::{Block, Header, ProposerPublicKey, TxEnvelope};
 
@@ -80,17 +80,18 @@ pub fn to_payload(block: &Block) -> ExecutionPayloadV3 {
     ExecutionPayloadV3::from_block_slow(block)
 }
 
-/// The block of a payload.
+/// The block of a payload, of whichever version.
 ///
 /// # Errors
 ///
 /// If it is none, or not the one with the payload's hash.
 pub fn from_payload(
-    payload: ExecutionPayloadV3,
+    payload: impl Into<ExecutionPayload>,
     beside: &BesidePayload,
 ) -> Result<Block, PayloadError> {
-    let want = payload.payload_inner.payload_inner.block_hash;
-    let withdrawals = Withdrawals::new(payload.payload_inner.withdrawals.clone());
+    let payload = payload.into();
+    let want = payload.block_hash();
+    let withdrawals = payload.withdrawals().cloned().map(Withdrawals::new);
     let raw = payload.into_block_raw().map_err(PayloadError::Field)?;
     let header = Header {
         parent_hash: raw.header.parent_hash,
@@ -124,7 +125,7 @@ pub fn from_payload(
     let transactions = transactions.map(|(index, encoded)| transaction(index, encoded));
     let mut block = Block { header, body: Default::default() };
     block.body.transactions = transactions.collect::<Result<_, _>>()?;
-    block.body.withdrawals = Some(withdrawals);
+    block.body.withdrawals = withdrawals;
     Ok(block)
 }
 

@@ -129,7 +129,8 @@ mod tests {
     use super::*;
     use PayloadVersion::{V3, V4, V4P11, V5};
 
-    /// Cancun at 10, Prague at 20, Berachain's Prague1 at 30, Osaka at 40.
+    /// Cancun at 10, Prague at 20, Berachain's Prague1 at 30, Osaka at 40. Berachain has no time
+    /// before Cancun.
     fn spec(berachain: bool) -> ChainSpec {
         let mut genesis = json!({
             "config": {
@@ -142,6 +143,7 @@ mod tests {
             "gasLimit": "0x1c9c380", "difficulty": "0x0", "alloc": {},
         });
         if berachain {
+            genesis["config"]["cancunTime"] = json!(0);
             genesis["config"]["berachain"] = json!({
                 "prague1": {
                     "time": 30, "baseFeeChangeDenominator": 48, "minimumBaseFeeWei": 0,
@@ -162,13 +164,13 @@ mod tests {
             (
                 PayloadVersion::check_new_payload as fn(_, &_, _) -> _,
                 [[None, Some(V3), Some(V4), Some(V4), Some(V4)], {
-                    [None, Some(V3), Some(V4), Some(V4P11), Some(V4P11)]
+                    [Some(V3), Some(V3), Some(V4), Some(V4P11), Some(V4P11)]
                 }],
             ),
             (
                 PayloadVersion::check_get_payload,
                 [[None, Some(V3), Some(V4), Some(V4), Some(V5)], {
-                    [None, Some(V3), Some(V4), Some(V4P11), Some(V4P11)]
+                    [Some(V3), Some(V3), Some(V4), Some(V4P11), Some(V4P11)]
                 }],
             ),
         ] {
@@ -195,7 +197,7 @@ mod tests {
         for error in [
             F::V3P11.check_attributes(&berachain, 29).unwrap_err(),
             F::V3.check_attributes(&berachain, 30).unwrap_err(),
-            F::V3.check_attributes(&berachain, 9).unwrap_err(),
+            F::V3.check_attributes(&ethereum, 9).unwrap_err(),
         ] {
             assert_eq!(error.code, code::UNSUPPORTED_FORK);
             assert!(error.message.starts_with("Unsupported fork"));

@@ -3,19 +3,22 @@
 //!
 //! A block is executed again by the same executor, only that somebody watches, so what is shown is
 //! what happened. Offered are the struct logger, `callTracer`, `prestateTracer`, `4byteTracer` and
-//! `noopTracer`; any other is refused by its name. A trace records at most [`MAX_STEPS`] steps and
-//! [`MAX_RECORDED_BYTES`]; one that would be larger stops and is refused.
+//! `noopTracer`; any other is refused by its name. An answer, however many transactions it is about,
+//! has at most [`MAX_STEPS`] steps and [`MAX_RECORDED_BYTES`]; one that would be larger stops and is
+//! refused.
 
 mod watcher;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_evm::{
     Evm as _, FromRecoveredTx,
     eth::{EthEvm, EthEvmBuilder},
 };
 use alloy_primitives::{Address, B256, U256};
-use alloy_rpc_types_trace::geth::{GethDebugTracingOptions, GethTrace, TraceResult};
+use alloy_rpc_types_trace::geth::{
+    AccountState, GethDebugTracingOptions, GethTrace, PreStateFrame, TraceResult,
+};
 use preconf_chain::{ChainSpec, PolTx, Transaction, TxEnvelope};
 use preconf_state::{Key, NeedState, Overlay, StateReader};
 use revm::{
@@ -31,14 +34,17 @@ use revm::{
 };
 use revm_inspectors::tracing::{DebugInspectorError, TransactionContext};
 
-use self::watcher::Watcher;
 pub use self::watcher::{MAX_RECORDED_BYTES, MAX_STEPS};
+use self::watcher::{SLOT_BYTES, Watcher};
 use crate::{
     ExecutionError, NextBlock, Paused, Running, TxError,
     call::{BlockContext, CallError, CallRequest, INTERNAL_ERROR, SERVER_ERROR, Simulation},
     executor::Machine,
     pol,
 };
+
+/// What an account takes besides its code and its storage.
+const ACCOUNT_BYTES: usize = 128;
 
 /// Why there is no trace.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +255,9 @@ fn read<R: StateReader>(
     let (overlay, watcher, _) = machine.components_mut();
     let mut state = Shown(overlay);
     let trace = watcher.debug().get_result(Some(position), form, &block, executed, &mut state);
+    if let Ok(GethTrace::PreStateTracer(accounts)) = &trace {
+        watcher.count(bytes_of(accounts));
+    }
     trace.map(without_nothing).map_err(|error| match error {
         DebugInspectorError::Database(NeedState(key)) => TraceError::NeedState(vec![key]),
         DebugInspectorError::InvalidTracerConfig
@@ -256,6 +265,20 @@ fn read<R: StateReader>(
         | DebugInspectorError::JsTracerNotEnabled
         | DebugInspectorError::MuxInspector(_) => TraceError::InvalidConfig,
     })
+}
+
+/// How large what the tracer of states shows is.
+fn bytes_of(accounts: &PreStateFrame) -> usize {
+    let shown: [Option<&BTreeMap<Address, AccountState>>; 2] = match accounts {
+        PreStateFrame::Default(mode) => [Some(&mode.0), None],
+        PreStateFrame::Diff(mode) => [Some(&mode.pre), Some(&mode.post)],
+    };
+    let accounts = shown.into_iter().flatten().flat_map(BTreeMap::values);
+    let bytes = |account: &AccountState| {
+        let code = account.code.as_ref().map_or(0, |code| code.len());
+        ACCOUNT_BYTES + code + account.storage.len() * SLOT_BYTES
+    };
+    accounts.map(bytes).sum()
 }
 
 /// Leaves out of each step what there is none of, as geth does.

@@ -164,6 +164,55 @@ fn a_deep_stack_counts_at_each_step() {
 }
 
 #[test]
+fn storage_and_return_data_count_at_each_step_that_shows_them() {
+    let world = World::new();
+    let context = BlockContext::from(&world.parent);
+    let trace = |code: &[u8], gas: u64, json: Value| {
+        let overlay = Overlay::new(world.state.clone());
+        let data = code.to_vec().into();
+        let request = CallRequest { data, gas: Some(gas), ..CallRequest::default() };
+        trace_call(&world.spec, &context, overlay, &request, &options(json))
+    };
+    // Reads slot after slot, with the number of the last on the stack.
+    let read = [0x5f, 0x5b, 0x80, 0x54, 0x50, 0x60, 0x01, 0x01, 0x60, 0x01, 0x56];
+    let (with, without) = (json!({}), json!({ "disableStorage": true }));
+    assert!(matches!(trace(&read, 20_000_000, with), Err(TraceError::TooLarge)));
+    assert!(trace(&read, 20_000_000, without).is_ok());
+    // Has 64 KiB returned by the identity contract, and then goes round and round.
+    let call = [0x5f, 0x5f, 0x62, 0x01, 0, 0, 0x5f, 0x60, 0x04, 0x62, 0x0f, 0xff, 0xff, 0xfa];
+    let round = [0x5b, 0x60, call.len() as u8, 0x56];
+    let code = [call.as_slice(), &round].concat();
+    let (with, without) = (json!({ "enableReturnData": true }), json!({}));
+    assert!(matches!(trace(&code, 200_000, with), Err(TraceError::TooLarge)));
+    assert!(trace(&code, 200_000, without).is_ok());
+}
+
+#[test]
+fn the_calls_of_all_transactions_of_a_block_count_together() {
+    let world = World::new();
+    // Hands 128 KiB to the identity contract, which returns them, again and again.
+    let call = [0x5b, 0x5f, 0x5f, 0x62, 0x02, 0, 0, 0x5f, 0x60, 0x04, 0x62, 0x0f, 0xff, 0xff, 0xfa];
+    let code = Bytes::from([call.as_slice(), &[0x50, 0x5f, 0x56]].concat());
+    let create = |nonce| {
+        let transaction = TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce,
+            // Each call costs some 12,500 and shows 256 KiB.
+            gas_limit: 8_000_000,
+            max_fee_per_gas: 2 * GWEI,
+            to: TxKind::Create,
+            input: code.clone(),
+            ..TxEip1559::default()
+        };
+        sign(&signer(1), transaction)
+    };
+    let sent = [create(0), create(1)];
+    let options = options(json!({ "tracer": "callTracer" }));
+    assert!(trace_block(block(&world, &sent[..1]), &options).is_ok());
+    assert!(matches!(trace_block(block(&world, &sent), &options), Err(TraceError::TooLarge)));
+}
+
+#[test]
 fn a_call_that_nobody_sent_is_traced() {
     let world = World::new();
     let data: Bytes = store(7, 1).1.into();

@@ -10,8 +10,8 @@ use alloy_consensus::Transaction as _;
 use alloy_eips::eip7685::Requests;
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_rpc_types_engine::{
-    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4,
-    ExecutionPayloadEnvelopeV5, PayloadId,
+    BlobsBundleV1, BlobsBundleV2, ExecutionPayloadEnvelopeV2, ExecutionPayloadEnvelopeV3,
+    ExecutionPayloadEnvelopeV4, ExecutionPayloadEnvelopeV5, ExecutionPayloadFieldV2, PayloadId,
 };
 use preconf_chain::{Block, ChainSpec, Header, Receipt, Transaction};
 use preconf_engine::BerachainEnvelope;
@@ -46,6 +46,16 @@ pub struct BuiltBlock {
 }
 
 impl BuiltBlock {
+    /// The answer to getPayloadV2, with V1's in it where the block is from before Shanghai.
+    pub fn envelope_v2(&self) -> ExecutionPayloadEnvelopeV2 {
+        let payload = to_payload(&self.block).payload_inner;
+        let execution_payload = match self.block.body.withdrawals {
+            Some(_) => ExecutionPayloadFieldV2::V2(payload),
+            None => ExecutionPayloadFieldV2::V1(payload.payload_inner),
+        };
+        ExecutionPayloadEnvelopeV2 { execution_payload, block_value: self.value }
+    }
+
     /// The answer to getPayloadV3.
     pub fn envelope_v3(&self) -> ExecutionPayloadEnvelopeV3 {
         envelope_v3(to_payload(&self.block), self.value, self.blobs_with_proofs())

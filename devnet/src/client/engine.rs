@@ -1,4 +1,10 @@
 //! The Engine API, and the method that builds a block of given transactions.
+//!
+//! * `early` — blocks from before Cancun.
+//! * `lookup` — bodies of blocks, and blobs that wait.
+
+mod early;
+mod lookup;
 
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId};
@@ -20,6 +26,8 @@ const MAX_TRANSACTIONS: usize = 100_000;
 const MAX_WITHDRAWALS: usize = 65_536;
 
 pub(crate) const METHODS: &[Method] = &[
+    Method::new("engine_newPayloadV1", early::new_payload_v1),
+    Method::new("engine_newPayloadV2", early::new_payload_v2),
     Method::new("engine_newPayloadV3", |client, params| {
         new_payload(client, params, PayloadVersion::V3)
     }),
@@ -29,12 +37,16 @@ pub(crate) const METHODS: &[Method] = &[
     Method::new("engine_newPayloadV4P11", |client, params| {
         new_payload(client, params, PayloadVersion::V4P11)
     }),
+    Method::new("engine_forkchoiceUpdatedV1", early::fork_choice_updated_v1),
+    Method::new("engine_forkchoiceUpdatedV2", early::fork_choice_updated_v2),
     Method::new("engine_forkchoiceUpdatedV3", |client, params| {
         fork_choice_updated(client, params, ForkchoiceVersion::V3)
     }),
     Method::new("engine_forkchoiceUpdatedV3P11", |client, params| {
         fork_choice_updated(client, params, ForkchoiceVersion::V3P11)
     }),
+    Method::new("engine_getPayloadV1", early::get_payload_v1),
+    Method::new("engine_getPayloadV2", early::get_payload_v2),
     Method::new("engine_getPayloadV3", |client, params| {
         get_payload(client, params, PayloadVersion::V3)
     }),
@@ -47,6 +59,10 @@ pub(crate) const METHODS: &[Method] = &[
     Method::new("engine_getPayloadV4P11", |client, params| {
         get_payload(client, params, PayloadVersion::V4P11)
     }),
+    Method::new("engine_getPayloadBodiesByHashV1", lookup::bodies_by_hash),
+    Method::new("engine_getPayloadBodiesByRangeV1", lookup::bodies_by_range),
+    Method::new("engine_getBlobsV1", lookup::blobs_v1),
+    Method::new("engine_getBlobsV2", lookup::blobs_v2),
     Method::new("engine_exchangeCapabilities", exchange_capabilities),
     Method::new("engine_getClientVersionV1", client_version),
 ];
@@ -90,7 +106,7 @@ fn fork_choice_updated(
         }
     };
     if let Some(attributes) = &attributes {
-        check_withdrawals(attributes)?;
+        check_withdrawals(&attributes.ethereum)?;
     }
     answer(&client.fork_choice_updated(state, attributes)?)
 }
@@ -116,10 +132,22 @@ fn exchange_capabilities(client: &ExecutionClient, params: &Params) -> Answer {
     answer(&ours)
 }
 
+/// What no Berachain network has blocks for: all begin in Cancun and keep one proof for each blob.
+const NOT_OF_BERACHAIN: [&str; 8] = [
+    "engine_newPayloadV1",
+    "engine_newPayloadV2",
+    "engine_forkchoiceUpdatedV1",
+    "engine_forkchoiceUpdatedV2",
+    "engine_getPayloadV1",
+    "engine_getPayloadV2",
+    "engine_getPayloadV5",
+    "engine_getBlobsV2",
+];
+
 /// Whether the chain has, or can have, blocks that the method is for.
 fn is_of_chain(spec: &ChainSpec, method: &str) -> bool {
     match spec.berachain() {
-        Some(_) => method != "engine_getPayloadV5",
+        Some(_) => !NOT_OF_BERACHAIN.contains(&method),
         None => !method.ends_with("P11"),
     }
 }
@@ -140,7 +168,7 @@ fn build_block(client: &ExecutionClient, params: &Params) -> Answer {
     let attributes = attributes(client, params, 1)?;
     let encoded: Option<Vec<Bytes>> = params.optional(2, "transactions")?;
     let extra_data: Option<Bytes> = params.optional(3, "extraData")?;
-    check_withdrawals(&attributes)?;
+    check_withdrawals(&attributes.ethereum)?;
     let contents = match encoded {
         None => Contents::Pool,
         Some(encoded) if encoded.len() > MAX_TRANSACTIONS => {
@@ -197,8 +225,8 @@ fn decode(encoded: Vec<Bytes>) -> Result<Vec<Transaction>, ClientError> {
     decoded.collect()
 }
 
-fn check_withdrawals(attributes: &Attributes) -> Result<(), RpcError> {
-    let withdrawals = attributes.ethereum.withdrawals.as_deref().unwrap_or_default();
+fn check_withdrawals(attributes: &PayloadAttributes) -> Result<(), RpcError> {
+    let withdrawals = attributes.withdrawals.as_deref().unwrap_or_default();
     if withdrawals.len() <= MAX_WITHDRAWALS {
         return Ok(());
     }

@@ -7,10 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_engine::{
-    ForkchoiceState, ForkchoiceUpdated, PayloadId, PayloadStatus, PayloadStatusEnum,
+    ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId, PayloadStatus,
+    PayloadStatusEnum,
 };
+use preconf_engine::RpcError;
 use preconf_engine::payload_id::payload_id;
 use preconf_state::{Account, StateReader};
 use tracing::info;
@@ -76,6 +79,34 @@ impl ExecutionClient {
         state: ForkchoiceState,
         attributes: Option<Attributes>,
     ) -> Result<ForkchoiceUpdated, ClientError> {
+        let check = |attributes: &Attributes| self.check_attributes(attributes);
+        self.update_fork_choice(state, attributes, check)
+    }
+
+    /// `engine_forkchoiceUpdatedV1` and `V2`: with attributes from before Cancun, which the method
+    /// has found to have the fields of their time, and `check` to be of the method's forks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fork_choice_updated`].
+    pub(crate) fn early_fork_choice_updated(
+        &self,
+        state: ForkchoiceState,
+        attributes: Option<PayloadAttributes>,
+        check: impl FnOnce(&PayloadAttributes) -> Result<(), RpcError>,
+    ) -> Result<ForkchoiceUpdated, ClientError> {
+        let check =
+            |attributes: &Attributes| check(&attributes.ethereum).map_err(ClientError::Version);
+        self.update_fork_choice(state, attributes.map(Attributes::from), check)
+    }
+
+    /// The head moves whatever is wrong with the attributes.
+    fn update_fork_choice(
+        &self,
+        state: ForkchoiceState,
+        attributes: Option<Attributes>,
+        check: impl FnOnce(&Attributes) -> Result<(), ClientError>,
+    ) -> Result<ForkchoiceUpdated, ClientError> {
         let head = state.head_block_hash;
         if head.is_zero() {
             return Err(ClientError::InvalidForkchoice { reason: "the head is zero" });
@@ -84,19 +115,29 @@ impl ExecutionClient {
         if let Some(status) = self.invalid.lock().get(&head) {
             return Ok(ForkchoiceUpdated::new(status));
         }
-        let Some(head_timestamp) = self.switch_head(&state)? else {
+        let Some((head_number, head_timestamp)) = self.switch_head(&state)? else {
             return Ok(ForkchoiceUpdated::from_status(PayloadStatusEnum::Syncing));
         };
         let valid = PayloadStatus::new(PayloadStatusEnum::Valid, Some(head));
         let answer = ForkchoiceUpdated::new(valid);
         let Some(attributes) = attributes else { return Ok(answer) };
-        self.check_attributes(&attributes, head_timestamp)?;
+        check(&attributes)?;
+        let timestamp = attributes.ethereum.timestamp;
+        let refuse = |reason: String| Err(ClientError::InvalidAttributes { reason });
+        if timestamp <= head_timestamp {
+            return refuse(format!(
+                "timestamp {timestamp} is not after the head's {head_timestamp}"
+            ));
+        }
+        if !self.spec.is_paris_active_at_block(head_number + 1) {
+            return refuse("the next block is from before the merge".to_owned());
+        }
         let id = self.payloads.lock().want(head, attributes);
         Ok(answer.with_payload_id(id))
     }
 
-    /// Moves the head and returns its timestamp; `None` if it is not known.
-    fn switch_head(&self, state: &ForkchoiceState) -> Result<Option<u64>, ClientError> {
+    /// Moves the head and returns its number and its timestamp; `None` if it is not known.
+    fn switch_head(&self, state: &ForkchoiceState) -> Result<Option<(u64, u64)>, ClientError> {
         let ForkchoiceState { head_block_hash, safe_block_hash, finalized_block_hash } = *state;
         let (change, head, state) = {
             let mut tree = self.tree.write();
@@ -125,7 +166,7 @@ impl ExecutionClient {
             let state = tree.state(&head.hash).ok_or(ClientError::NoState(head.hash))?;
             (change, head, state)
         };
-        let timestamp = head.header().timestamp;
+        let (number, timestamp) = (head.number(), head.header().timestamp);
         self.update_pool(&change, &state, Rules::of(&self.spec, head.header()));
         if let Some(head) = change.added.last() {
             let (number, transactions) = (head.number(), head.transactions.len());
@@ -134,7 +175,7 @@ impl ExecutionClient {
         if !change.removed.is_empty() {
             info!(blocks = change.removed.len(), "blocks are no longer canonical");
         }
-        Ok(Some(timestamp))
+        Ok(Some((number, timestamp)))
     }
 
     fn update_pool(&self, change: &HeadChange, state: &BlockState, rules: Rules) {
@@ -151,28 +192,19 @@ impl ExecutionClient {
         pool.rebuild(removed.cloned().collect(), account, rules);
     }
 
-    fn check_attributes(
-        &self,
-        attributes: &Attributes,
-        head_timestamp: u64,
-    ) -> Result<(), ClientError> {
-        let refuse = |reason: String| Err(ClientError::InvalidAttributes { reason });
+    fn check_attributes(&self, attributes: &Attributes) -> Result<(), ClientError> {
         let Attributes { ethereum, .. } = attributes;
-        if ethereum.withdrawals.is_none() {
-            return refuse("withdrawals are missing".to_owned());
+        for (field, missing) in [
+            ("withdrawals", ethereum.withdrawals.is_none()),
+            ("parentBeaconBlockRoot", ethereum.parent_beacon_block_root.is_none()),
+        ] {
+            if missing {
+                let reason = format!("{field} is missing");
+                return Err(ClientError::InvalidAttributes { reason });
+            }
         }
-        if ethereum.parent_beacon_block_root.is_none() {
-            return refuse("parentBeaconBlockRoot is missing".to_owned());
-        }
-        let timestamp = ethereum.timestamp;
-        let version = attributes.version().check_attributes(&self.spec, timestamp);
-        version.map_err(ClientError::Version)?;
-        if timestamp <= head_timestamp {
-            return refuse(format!(
-                "timestamp {timestamp} is not after the head's {head_timestamp}"
-            ));
-        }
-        Ok(())
+        let version = attributes.version().check_attributes(&self.spec, ethereum.timestamp);
+        version.map_err(ClientError::Version)
     }
 }
 

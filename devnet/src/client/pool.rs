@@ -14,7 +14,7 @@ use preconf_chain::{ChainSpec, Header, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::Account;
 
-use super::blobs::{BlobPool, Sidecar};
+use super::blobs::{BlobPlace, BlobPool, Sidecar};
 
 /// No transaction uses less gas.
 const LEAST_GAS: u64 = 21_000;
@@ -86,7 +86,7 @@ impl TransactionPool {
     pub(crate) fn insert_blobs(
         &mut self,
         transaction: Transaction,
-        sidecar: Sidecar,
+        sidecar: Arc<Sidecar>,
         account: Option<Account>,
         rules: Rules,
     ) -> Result<B256, TransactionRefusal> {
@@ -130,6 +130,11 @@ impl TransactionPool {
     /// The blobs of a transaction that waits.
     pub(crate) fn sidecar(&self, hash: &B256) -> Option<Arc<Sidecar>> {
         self.blobs.get(hash).map(|(_, sidecar)| sidecar.clone())
+    }
+
+    /// The blob with this hash, if it waits.
+    pub(crate) fn blob(&self, versioned_hash: &B256) -> Option<BlobPlace> {
+        self.blobs.blob(versioned_hash)
     }
 
     /// The nonce after what waits of a sender whose account has this one.

@@ -8,8 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use alloy_eips::eip7685::Requests;
+use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes};
-use alloy_rpc_types_engine::{ExecutionPayloadV3, PayloadStatus, PayloadStatusEnum};
+use alloy_rpc_types_engine::{
+    ExecutionPayload, ExecutionPayloadV3, PayloadStatus, PayloadStatusEnum,
+};
 use preconf_chain::{Block, ProposerPublicKey, TrieAccountParts, state_root};
 use preconf_engine::PayloadVersion;
 use preconf_engine::payload::{
@@ -88,10 +91,30 @@ impl ExecutionClient {
             requests_hash: requests_hash.map_err(ClientError::Requests)?,
             prev_proposer_pubkey: context.prev_proposer_pubkey,
         };
+        self.take_payload(payload.into(), &beside, context)
+    }
+
+    /// `engine_newPayloadV1` and `V2`: a payload from before Cancun, with nothing beside it.
+    ///
+    /// # Errors
+    ///
+    /// If the client fails. A payload that is not valid is not an error.
+    pub fn new_early_payload(
+        &self,
+        payload: ExecutionPayload,
+    ) -> Result<PayloadStatus, ClientError> {
+        self.take_payload(payload, &BesidePayload::default(), &PayloadContext::default())
+    }
+
+    fn take_payload(
+        &self,
+        payload: ExecutionPayload,
+        beside: &BesidePayload,
+        context: &PayloadContext,
+    ) -> Result<PayloadStatus, ClientError> {
         let _turn = self.changes.lock();
-        let parent = payload.payload_inner.payload_inner.parent_hash;
-        let hash = payload.payload_inner.payload_inner.block_hash;
-        let block = match from_payload(payload, &beside) {
+        let (parent, hash) = (payload.parent_hash(), payload.block_hash());
+        let block = match from_payload(payload, beside) {
             Ok(block) => block,
             Err(error) => return Ok(self.malformed(hash, &error, parent)),
         };
@@ -111,7 +134,8 @@ impl ExecutionClient {
             | PayloadError::Field { .. }
             | PayloadError::Requests { .. } => invalid(words, None),
             PayloadError::Transaction { .. } | PayloadError::NotCanonical { .. } => {
-                let known = self.tree.read().block(&parent).map(|parent| parent.hash);
+                let parent = self.tree.read().block(&parent).cloned();
+                let known = parent.map(|parent| self.latest_valid(&parent));
                 self.reject(hash, invalid(words, known))
             }
         }
@@ -152,6 +176,10 @@ impl ExecutionClient {
                 (_, _) => return Ok(PayloadStatus::from_status(PayloadStatusEnum::Syncing)),
             }
         };
+        if !self.spec.is_paris_active_at_block(block.header.number) {
+            let error = "a block from before the merge comes in no payload".to_owned();
+            return Ok(self.reject(hash, invalid(error, Some(B256::ZERO))));
+        }
         let requests = context.requests.clone().map(Requests::new);
         match self.execute(hash, block, &parent, state, requests.as_ref()) {
             Ok(executed) => {
@@ -161,10 +189,17 @@ impl ExecutionClient {
                 Ok(valid(hash))
             }
             Err(Verdict::Invalid(error)) => {
-                Ok(self.reject(hash, invalid(error, Some(parent_hash))))
+                Ok(self.reject(hash, invalid(error, Some(self.latest_valid(&parent)))))
             }
             Err(Verdict::Failed(error)) => Err(error),
         }
+    }
+
+    /// What is named as the last valid block under an invalid one: the zero hash where that was
+    /// mined.
+    fn latest_valid(&self, parent: &ChainBlock) -> B256 {
+        let merged = self.spec.is_paris_active_at_block(parent.number());
+        if merged { parent.hash } else { B256::ZERO }
     }
 
     fn reject(&self, hash: B256, status: PayloadStatus) -> PayloadStatus {

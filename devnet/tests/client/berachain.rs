@@ -111,6 +111,8 @@ async fn each_chain_offers_the_methods_that_its_blocks_can_need() {
         let known = node.engine.exchange_capabilities(&ours, DEADLINE).await.unwrap();
         assert!(known.contains(&method(offered)), "{known:?}");
         assert!(!known.contains(&method(other)), "{known:?}");
+        let is_ethereum = other.ends_with("P11");
+        assert_eq!(known.contains(&method("engine_newPayloadV2")), is_ethereum, "{known:?}");
     }
 }
 

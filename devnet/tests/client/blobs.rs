@@ -1,12 +1,15 @@
 //! Blob transactions come with their blobs, and the payload that holds them does too.
 
+use std::sync::Arc;
+
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction, TxEip4844, TxEip4844WithSidecar};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip4844::{Blob, BlobTransactionSidecar, Bytes48, kzg_to_versioned_hash};
 use alloy_eips::eip7594::{BlobTransactionSidecarEip7594, CELLS_PER_EXT_BLOB};
 use alloy_primitives::{Address, B256, Bytes, U64};
 use alloy_signer::SignerSync as _;
-use preconf_devnet::client::Sidecar;
+use preconf_chain::ChainSpec;
+use preconf_devnet::client::{ClientConfig, Sidecar};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -51,11 +54,18 @@ async fn blobs_go_from_the_pool_into_the_payload_and_not_into_the_block() {
     let nonce: U64 = node.call("eth_getTransactionCount", (sender, "pending")).await;
     assert_eq!(nonce, U64::from(1));
 
+    let versioned = kzg_to_versioned_hash(infinity().as_slice());
+    let blobs: Value = node
+        .engine
+        .request("engine_getBlobsV1", &[[versioned, B256::ZERO]], DEADLINE)
+        .await
+        .unwrap();
+    assert_eq!(blobs, json!([{ "blob": Blob::ZERO, "proof": infinity() }, null]));
+
     let head = node.client.head();
     let envelope = node.payload(head.hash, &attributes(head.header().timestamp + 2)).await;
     let bundle = &envelope.envelope_inner.blobs_bundle;
     assert_eq!((&bundle.blobs, &bundle.commitments), (&sidecar().blobs, &sidecar().commitments));
-    let versioned = kzg_to_versioned_hash(infinity().as_slice());
     assert!(node.new_payload(&envelope, &[versioned]).await.is_valid());
     node.make_head(hash_of(&envelope)).await;
     let included: Value = node.call("eth_getTransactionByHash", [hash]).await;
@@ -85,4 +95,26 @@ async fn a_sidecar_that_proves_nothing_is_refused() {
         assert!(refusal.message.starts_with(reason), "{refusal}");
     }
     assert_eq!(node.client.waiting(), 0);
+}
+
+#[tokio::test]
+async fn from_osaka_on_blobs_are_handed_out_with_the_proofs_of_their_cells_all_or_none() {
+    let mut genesis = genesis(json!(0));
+    genesis["config"]["osakaTime"] = json!(0);
+    let spec = ChainSpec::from_genesis_json(&genesis.to_string()).unwrap();
+    let node = Node::with(Arc::new(spec), ClientConfig::default()).await;
+    let proofs = vec![infinity(); CELLS_PER_EXT_BLOB];
+    let sidecar =
+        BlobTransactionSidecarEip7594::new(sidecar().blobs, sidecar().commitments, proofs.clone());
+    let _: B256 = node.call("eth_sendRawTransaction", [pooled(0, sidecar)]).await;
+    let versioned = kzg_to_versioned_hash(infinity().as_slice());
+    let ask = async |method: &str, hashes: &[B256]| {
+        node.engine.request::<_, Value>(method, &[hashes], DEADLINE).await
+    };
+    let found = ask("engine_getBlobsV2", &[versioned]).await.unwrap();
+    assert_eq!(found, json!([{ "blob": Blob::ZERO, "proofs": proofs }]));
+    let found = ask("engine_getBlobsV2", &[versioned, B256::ZERO]).await.unwrap();
+    assert_eq!(found, Value::Null);
+    let old = refused(ask("engine_getBlobsV1", &[versioned]).await);
+    assert_eq!(old.code, preconf_engine::rpc::code::UNSUPPORTED_FORK);
 }

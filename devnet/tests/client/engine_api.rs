@@ -6,6 +6,7 @@ use alloy_rpc_types_engine::{
     PayloadStatusEnum,
 };
 use preconf_chain::rpc::{RpcReceipt, RpcTransaction};
+use preconf_engine::EngineError;
 use preconf_engine::payload::{BesidePayload, PayloadError, from_payload};
 use preconf_engine::rpc::code;
 use serde_json::{Value, json};
@@ -201,16 +202,33 @@ async fn the_client_says_what_it_can_and_what_it_is() {
     let ours = ["engine_newPayloadV4"];
     let theirs = node.engine.exchange_capabilities(&ours, DEADLINE).await.unwrap();
     for method in [
+        "engine_newPayloadV1",
+        "engine_newPayloadV2",
         "engine_newPayloadV3",
         "engine_newPayloadV4",
+        "engine_forkchoiceUpdatedV1",
+        "engine_forkchoiceUpdatedV2",
         "engine_forkchoiceUpdatedV3",
+        "engine_getPayloadV1",
+        "engine_getPayloadV2",
         "engine_getPayloadV3",
         "engine_getPayloadV4",
+        "engine_getPayloadBodiesByHashV1",
+        "engine_getPayloadBodiesByRangeV1",
+        "engine_getBlobsV1",
         "engine_getClientVersionV1",
         "testing_buildBlockV1",
     ] {
         assert!(theirs.iter().any(|known| known == method), "{method} in {theirs:?}");
     }
+    // Whatever is listed is served.
+    for method in &theirs {
+        let answer = node.engine.request::<_, Value>(method, &[(); 0], DEADLINE).await;
+        if let Err(EngineError::Rpc { error, .. }) = answer {
+            assert_ne!(error.code, code::METHOD_NOT_FOUND, "{method}");
+        }
+    }
+    assert!(!theirs.iter().any(|known| known == "engine_exchangeCapabilities"));
     let version: Value =
         node.engine.request("engine_getClientVersionV1", &[json!({})], DEADLINE).await.unwrap();
     assert_eq!(version[0]["name"], "preconf-devnet");

@@ -19,12 +19,13 @@ use crate::harness::DEADLINE;
 const GENESIS: &str = include_str!("../../../crates/chain/testdata/chain_genesis.json");
 const CHAIN: &[u8] = include_bytes!("../../../crates/chain/testdata/chain.rlp");
 
-fn empty() -> Arc<ExecutionClient> {
+pub(crate) fn empty() -> Arc<ExecutionClient> {
     let spec = Arc::new(ChainSpec::from_genesis_json(GENESIS).unwrap());
     ExecutionClient::new(spec, ClientConfig { kept: Kept::EVERYTHING, ..Default::default() })
 }
 
-fn blocks() -> Vec<Block> {
+/// The chain's blocks after the first.
+pub(crate) fn blocks() -> Vec<Block> {
     RlpBlocks::new(CHAIN).collect::<Result<_, _>>().unwrap()
 }
 

@@ -5,6 +5,7 @@
 mod berachain;
 mod blobs;
 mod building;
+mod early;
 mod engine_api;
 mod filters;
 mod harness;

@@ -16,7 +16,9 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes, map::HashSet};
-use preconf_assembly::{Assembler, BoxError, BuildId, Effect, Located, PoolLimits, Timing, Wake};
+use preconf_assembly::{
+    Assembler, BoxError, BuildId, Effect, Located, PoolLimits, Submission, Timing, Wake,
+};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
 use preconf_primitives::TransactionRefusal;
@@ -39,7 +41,7 @@ const ORDERS_AT_ONCE: usize = 64;
 pub(crate) enum Order {
     /// Take a transaction into the pool.
     Submit {
-        transaction: Transaction,
+        submission: Submission,
         account: Option<Account>,
         answer: oneshot::Sender<Result<B256, TransactionRefusal>>,
     },
@@ -207,8 +209,8 @@ impl BuildThread {
 fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
     match order {
         Order::Submit { answer, .. } if answer.is_closed() => {}
-        Order::Submit { transaction, account, answer } => {
-            let _ = answer.send(assembler.submit(transaction, account));
+        Order::Submit { submission, account, answer } => {
+            let _ = answer.send(assembler.submit(submission, account));
         }
         Order::Find { hash, answer } => {
             let found = assembler.pool().get(&hash);

@@ -1,17 +1,24 @@
 //! Where transactions come in: decoded and checked here, taken by the pool on the build thread.
 //!
 //! They come from overlays, and out of the execution client's pool, where its peers and its own RPC
-//! put them.
+//! put them; that client does not say what blobs go with a transaction, so those with blobs come
+//! from overlays only.
 //!
-//! Every wait has its deadline: for a place, for the sender's account (the upstream's own), and for
-//! the build thread. Who is refused because one of them is over may offer the transaction again.
+//! Blobs are large, and their proofs take milliseconds each: only [`BLOBS_AT_ONCE`] transactions
+//! with blobs are looked at, a further one is refused at once, and the proofs of [`PROVED_AT_ONCE`]
+//! are checked, away from the runtime, of those that are fine otherwise.
+//!
+//! Every wait has its deadline: for a place, for the sender's account (the upstream's own), for the
+//! proofs, and for the build thread. Who is refused because one of them is over may offer the transaction again.
 
 use std::{sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
 use futures_util::StreamExt as _;
-use preconf_assembly::check_intrinsic_gas;
+use preconf_assembly::{
+    SidecarError, Submission, Unproved, check_intrinsic_gas, check_sender, is_blob_transaction,
+};
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::{Account, Key, StateReader};
@@ -19,16 +26,28 @@ use preconf_upstream::Upstream;
 use preconf_wire::ingress::IngressService;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, oneshot},
+    task::spawn_blocking,
     time::timeout,
 };
 
-use crate::{build::Order, sequencer::Sequencer, speculation::Speculation};
+use crate::{
+    build::Order,
+    sequencer::{HeadState, Sequencer},
+    speculation::Speculation,
+};
 
 /// How many requests are served at once; more wait for [`PLACE`].
 const AT_ONCE: usize = 1_024;
 /// How many transactions of the execution client's pool are looked at at once; the others wait
 /// there.
 const POOL_AT_ONCE: usize = 64;
+/// How many transactions with blobs are looked at at once, each of a megabyte or so.
+const BLOBS_AT_ONCE: usize = 64;
+/// Of how many the proofs are checked at once. It takes a core, and goes faster than any chain takes
+/// blobs.
+const PROVED_AT_ONCE: usize = 1;
+/// How long a transaction may wait for its proofs to be looked at.
+const PROOFS: Duration = Duration::from_secs(2);
 /// How long a request may wait for its place.
 const PLACE: Duration = Duration::from_millis(500);
 /// How long the build thread may take to answer.
@@ -39,11 +58,14 @@ pub(crate) struct Ingress {
     sequencer: Arc<Sequencer>,
     speculation: Speculation,
     room: Semaphore,
+    blobs: Semaphore,
+    provers: Semaphore,
 }
 
 impl Ingress {
     pub(crate) fn new(sequencer: Arc<Sequencer>, speculation: Speculation) -> Self {
-        Self { sequencer, speculation, room: Semaphore::new(AT_ONCE) }
+        let [room, blobs, provers] = [AT_ONCE, BLOBS_AT_ONCE, PROVED_AT_ONCE].map(Semaphore::new);
+        Self { sequencer, speculation, room, blobs, provers }
     }
 
     /// Takes what comes into the execution client's pool, until it is dropped.
@@ -61,7 +83,56 @@ impl Ingress {
     }
 
     async fn take(&self, encoded: Bytes) -> Result<B256, TransactionRefusal> {
+        if is_blob_transaction(&encoded) {
+            return self.take_with_blobs(encoded).await;
+        }
         let transaction = Transaction::decode(encoded).map_err(malformed)?;
+        let head = self.check(&transaction)?;
+        let account = self.account(&head.cache, transaction.signer()).await?;
+        self.give(transaction.into(), account).await
+    }
+
+    async fn take_with_blobs(&self, encoded: Bytes) -> Result<B256, TransactionRefusal> {
+        let Ok(_place) = self.blobs.try_acquire() else {
+            return Err(not_ready("too many transactions with blobs wait"));
+        };
+        let decoded = blocking(move || Unproved::decode(&encoded)).await?;
+        let unproved = decoded.map_err(|error| not_proved(&error))?;
+        let transaction = unproved.transaction();
+        let head = self.check(transaction)?;
+        unproved.check_blobs(&self.sequencer.spec, head.header.timestamp + 1)?;
+        let account = self.account(&head.cache, transaction.signer()).await?;
+        // Whoever cannot pay costs no more than this.
+        check_sender(transaction, account.as_ref())?;
+        let submission = self.prove(unproved).await?;
+        self.give(submission, account).await
+    }
+
+    async fn prove(&self, unproved: Unproved) -> Result<Submission, TransactionRefusal> {
+        match timeout(PROOFS, self.provers.acquire()).await {
+            Ok(Ok(_prover)) => {
+                let proved = blocking(move || unproved.prove()).await?;
+                proved.map_err(|error| not_proved(&error))
+            }
+            Ok(Err(_)) => Err(not_ready("the builder is stopping")),
+            Err(_) => Err(not_ready("too many proofs of blobs wait to be checked")),
+        }
+    }
+
+    /// Gives a transaction to the pool.
+    async fn give(
+        &self,
+        submission: Submission,
+        account: Option<Account>,
+    ) -> Result<B256, TransactionRefusal> {
+        let ahead = submission.transaction().clone();
+        let taken = self.ask(|answer| Order::Submit { submission, account, answer }).await??;
+        self.speculation.consider(&ahead);
+        Ok(taken)
+    }
+
+    /// Refuses what no block on the head can hold. Returns that head.
+    fn check(&self, transaction: &Transaction) -> Result<HeadState, TransactionRefusal> {
         let envelope = transaction.envelope();
         let chain_id = self.sequencer.spec.chain_id();
         if envelope.chain_id().is_some_and(|signed| signed != chain_id) {
@@ -76,12 +147,8 @@ impl Ingress {
         }
         // As the next block will count, whose fork is that of the head or a later one.
         let (number, timestamp) = (head.header.number + 1, head.header.timestamp + 1);
-        check_intrinsic_gas(&self.sequencer.spec, number, timestamp, &transaction)?;
-        let account = self.account(&head.cache, transaction.signer()).await?;
-        let ahead = transaction.clone();
-        let taken = self.ask(|answer| Order::Submit { transaction, account, answer }).await??;
-        self.speculation.consider(&ahead);
-        Ok(taken)
+        check_intrinsic_gas(&self.sequencer.spec, number, timestamp, transaction)?;
+        Ok(head)
     }
 
     async fn place(&self) -> Result<SemaphorePermit<'_>, TransactionRefusal> {
@@ -155,6 +222,28 @@ fn malformed(error: InvalidTransaction) -> TransactionRefusal {
         | InvalidTransaction::Signature(_) => Reason::Malformed,
     };
     TransactionRefusal::new(reason, error.to_string())
+}
+
+/// Why a transaction is not taken for what is wrong with its blobs.
+fn not_proved(error: &SidecarError) -> TransactionRefusal {
+    let reason = match error {
+        SidecarError::Missing => Reason::UnsupportedType,
+        SidecarError::Transaction(InvalidTransaction::TooLong { .. }) => Reason::Oversized,
+        SidecarError::Decode(_)
+        | SidecarError::Transaction(_)
+        | SidecarError::Count
+        | SidecarError::Commitment { .. }
+        | SidecarError::Kzg(_)
+        | SidecarError::Proof => Reason::Malformed,
+    };
+    TransactionRefusal::new(reason, error.to_string())
+}
+
+/// Runs work that takes longer than the runtime should wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TransactionRefusal> {
+    spawn_blocking(work).await.map_err(|_| not_ready("the builder failed to look at it"))
 }
 
 /// There is no room now; it may be offered again.

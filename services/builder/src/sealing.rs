@@ -2,13 +2,15 @@
 //!
 //! The state root comes from the execution client, which executes the same transactions
 //! (`testing_buildBlockV1`); everything else is ours, and is compared with what the client found.
-//! What comes out is checked by newPayload before anybody gets it.
+//! What comes out is checked by newPayload before anybody gets it. The blobs are handed out beside
+//! the block; the client never sees them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use alloy_consensus::{BlockHeader as _, Transaction as _, TxReceipt as _};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_engine::{BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3, PayloadStatusEnum};
+use preconf_assembly::Sidecar;
 use preconf_chain::{Block, Header, Transaction};
 use preconf_engine::{
     EngineClient, EngineError,
@@ -40,6 +42,8 @@ pub(crate) struct SealedBlock {
     pub(crate) cache: StateCache,
     payload: ExecutionPayloadV3,
     requests: Vec<Bytes>,
+    /// The blobs of its transactions, in their order.
+    sidecars: Vec<Arc<Sidecar>>,
     value: U256,
 }
 
@@ -54,6 +58,8 @@ pub(crate) enum SealError {
     StateRoot(#[source] UpstreamError),
     #[error("the execution client finds {field} {theirs}, we find {ours}")]
     Divergence { field: &'static str, ours: String, theirs: String },
+    #[error("the blobs are not those of the block's transactions")]
+    Blobs,
     #[error("asking the execution client whether the block is valid")]
     NewPayload(#[source] EngineError),
     #[error("the execution client does not call the block valid: {0}")]
@@ -71,10 +77,12 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Seals `block`, which was asked for with `attributes`.
+    /// Seals `block`, which was asked for with `attributes`. `sidecars` are the blobs of its
+    /// transactions, in their order.
     pub(crate) async fn seal(
         &self,
         block: Paused<StateCache>,
+        sidecars: Vec<Arc<Sidecar>>,
         attributes: &Attributes,
     ) -> Result<SealedBlock, SealError> {
         let outcome = Arc::new(self.finish(block).await?);
@@ -97,7 +105,7 @@ impl Sealer {
         });
         let ours = ours.await?;
         compare(&ours, &payload, &outcome.requests, &theirs.execution_requests)?;
-        self.validate(&outcome, ours).await
+        self.validate(&outcome, ours, sidecars).await
     }
 
     /// Executes what comes after the last transaction.
@@ -121,11 +129,16 @@ impl Sealer {
         &self,
         outcome: &Outcome<StateCache>,
         block: Block,
+        sidecars: Vec<Arc<Sidecar>>,
     ) -> Result<SealedBlock, SealError> {
         let hash = block.header.hash_slow();
         let payload = to_payload(&block);
         let requests: Vec<Bytes> = outcome.requests.iter().cloned().collect();
         let blobs = versioned_hashes(&block);
+        let beside = sidecars.iter().flat_map(|sidecar| sidecar.versioned_hashes());
+        if !beside.eq(blobs.iter().copied()) {
+            return Err(SealError::Blobs);
+        }
         let root = block.header.parent_beacon_block_root.unwrap_or_default();
         let (engine, deadline) = (&self.engine, self.deadline);
         let status = match &block.header.prev_proposer_pubkey {
@@ -145,6 +158,7 @@ impl Sealer {
             cache,
             payload,
             requests,
+            sidecars,
             value: value(outcome),
             header: block.header,
         })
@@ -157,27 +171,54 @@ impl SealedBlock {
         self.transactions.iter().any(|transaction| !transaction.envelope().is_pol())
     }
 
-    /// The answer to getPayload.
-    pub(crate) fn envelope(
-        &self,
+    /// The answer to getPayload. Writing blobs takes longer than the runtime should wait.
+    pub(crate) async fn envelope(
+        self: Arc<Self>,
         version: PayloadVersion,
-    ) -> Result<Box<RawValue>, serde_json::Error> {
-        let (payload, bundle) = (self.payload.clone(), BlobsBundleV1::default());
+    ) -> Option<Box<RawValue>> {
+        blocking(move || self.write(version)).await.ok()?.ok()
+    }
+
+    fn write(&self, version: PayloadVersion) -> Result<Box<RawValue>, serde_json::Error> {
+        let payload = self.payload.clone();
         match version {
-            PayloadVersion::V3 => to_raw_value(&envelope_v3(payload, self.value, bundle)),
+            PayloadVersion::V3 => {
+                to_raw_value(&envelope_v3(payload, self.value, self.blobs_with_proofs()))
+            }
             PayloadVersion::V4 => {
-                let requests = self.requests.clone();
+                let (bundle, requests) = (self.blobs_with_proofs(), self.requests.clone());
                 to_raw_value(&envelope_v4(payload, self.value, bundle, requests))
             }
             PayloadVersion::V5 => {
-                let (bundle, requests) = (BlobsBundleV2::default(), self.requests.clone());
+                let (bundle, requests) = (self.blobs_with_cell_proofs(), self.requests.clone());
                 to_raw_value(&envelope_v5(payload, self.value, bundle, requests))
             }
             PayloadVersion::V4P11 => {
-                let (requests, key) = (self.requests.clone(), self.header.prev_proposer_pubkey);
+                let (bundle, requests) = (self.blobs_with_proofs(), self.requests.clone());
+                let key = self.header.prev_proposer_pubkey;
                 to_raw_value(&envelope_v4_p11(payload, self.value, bundle, requests, key))
             }
         }
+    }
+
+    fn blobs_with_proofs(&self) -> BlobsBundleV1 {
+        let mut bundle = BlobsBundleV1::empty();
+        for sidecar in self.sidecars.iter().filter_map(|sidecar| sidecar.as_eip4844()) {
+            bundle.commitments.extend_from_slice(&sidecar.commitments);
+            bundle.proofs.extend_from_slice(&sidecar.proofs);
+            bundle.blobs.extend_from_slice(&sidecar.blobs);
+        }
+        bundle
+    }
+
+    fn blobs_with_cell_proofs(&self) -> BlobsBundleV2 {
+        let mut bundle = BlobsBundleV2::empty();
+        for sidecar in self.sidecars.iter().filter_map(|sidecar| sidecar.as_eip7594()) {
+            bundle.commitments.extend_from_slice(&sidecar.commitments);
+            bundle.proofs.extend_from_slice(&sidecar.cell_proofs);
+            bundle.blobs.extend_from_slice(&sidecar.blobs);
+        }
+        bundle
     }
 
     /// Sender, nonce and hash of each transaction that somebody sent.

@@ -2,9 +2,9 @@
 //! the reason that the test names.
 //!
 //! Each valid block is imported in one go and, cut into flashblocks, executed by a consumer; both
-//! must come to what its header says. A block that is not valid must be refused by a rule that the
-//! named exception is about, not by whatever comes first. The state at the end is compared account
-//! by account.
+//! must come to what its header says. One from before the merge is only imported: none is built as
+//! flashblocks. A block that is not valid must be refused by a rule that the named exception is
+//! about, not by whatever comes first. The state at the end is compared account by account.
 
 mod expectation;
 mod fixture;
@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{B256, Bytes};
 use clap::Args;
 use preconf_chain::ChainSpec;
@@ -34,11 +35,13 @@ use crate::{
 };
 use expectation::Expectation;
 use fixture::{Fixture, FixtureBlock};
-use network::Network;
+use network::{Network, NoNetwork};
 
-/// Tests that create contracts where an account has storage and neither nonce nor code (EIP-7610).
-/// Since EIP-161 no transaction leads to such an account, and the EVM does not look for one.
-const IMPOSSIBLE_ACCOUNTS: [&str; 5] = [
+/// Tests that create contracts where an account has storage and neither nonce nor code, which
+/// EIP-7610 forbids. The EVM in use looks at nonce and code only. Ethereum has 28 such accounts,
+/// left from before EIP-161, and nobody can create a contract at one of their addresses without
+/// finding a collision of hashes.
+const STORAGE_COLLISIONS: [&str; 5] = [
     "InitCollisionParis",
     "RevertInCreateInInitCreate2Paris",
     "RevertInCreateInInit_Paris",
@@ -49,8 +52,9 @@ const IMPOSSIBLE_ACCOUNTS: [&str; 5] = [
 /// Runs ethereum/tests BlockchainTests.
 ///
 /// Valid blocks are imported in one go and as flashblocks, invalid ones must be refused for the
-/// reason that the test names, and the state at the end must be the expected one. Networks from the
-/// merge on are supported, and the transitions between them.
+/// reason that the test names, and the state at the end must be the expected one. Blocks from
+/// before the merge are only imported. Drafts, from before a fork was final, are run if their
+/// network is asked for.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The directory of the tests, or one file.
@@ -74,6 +78,8 @@ pub struct Tested {
     pub files: u64,
     /// Tests run.
     pub tests: u64,
+    /// Valid blocks from before the merge.
+    pub mined: u64,
     /// Valid blocks that were executed in both ways.
     pub blocks: u64,
     /// Their flashblocks.
@@ -91,20 +97,20 @@ pub struct Tested {
 impl Tested {
     /// Whether something was compared, and everything was as it should be.
     pub fn is_clean(&self) -> bool {
-        self.failures == 0 && (self.blocks > 0 || !self.refused.is_empty())
+        self.failures == 0 && (self.mined + self.blocks > 0 || !self.refused.is_empty())
     }
 }
 
 impl fmt::Display for Tested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { files, tests, blocks, flashblocks, transactions, refused, skipped, failures } =
-            self;
+        let Self { files, tests, mined, blocks, flashblocks, transactions, .. } = self;
+        let Self { refused, skipped, failures, .. } = self;
         let (refused, skipped): (u64, u64) = (refused.values().sum(), skipped.values().sum());
         write!(
             f,
-            "{files} files, {tests} tests, {blocks} blocks as {flashblocks} flashblocks with \
-             {transactions} transactions, {refused} invalid blocks refused, {skipped} tests \
-             skipped, {failures} failures"
+            "{files} files, {tests} tests, {mined} blocks before the merge, {blocks} blocks as \
+             {flashblocks} flashblocks with {transactions} transactions, {refused} invalid blocks \
+             refused, {skipped} tests skipped, {failures} failures"
         )
     }
 }
@@ -113,8 +119,12 @@ impl fmt::Display for Tested {
 /// sum.
 ///
 /// # Errors
-/// If the tests cannot be read.
+/// If the tests cannot be read, or a network that is asked for is not known.
 pub fn run(options: &Options, output: &mut Output) -> Result<Tested, Failure> {
+    let unknown = |name: &&String| Network::named(name) == Err(NoNetwork::Unknown);
+    if let Some(name) = options.network.iter().find(unknown) {
+        return Err(Failure::Network { name: name.clone(), known: Network::names() });
+    }
     let files = Failure::files(&options.directory, "json", "tests")?;
     let mut all = Tested::default();
     for path in &files {
@@ -144,18 +154,7 @@ fn run_one(
     all: &mut Tested,
     output: &mut Output,
 ) {
-    let wanted = options.network.is_empty() || options.network.contains(&fixture.network);
-    let network = match Network::named(&fixture.network) {
-        _ if !wanted => Err("its network was not asked for".to_owned()),
-        network => network,
-    };
-    let network = network.and_then(|network| match rests_on_the_impossible(name, fixture) {
-        true => Err("a contract is created where there is storage without an account \
-                     (EIP-7610), which no chain has"
-            .to_owned()),
-        false => Ok(network),
-    });
-    let network = match network {
+    let network = match network_of(options, name, fixture) {
         Ok(network) => network,
         Err(reason) => {
             let reason = format!("{}: {reason}", fixture.network);
@@ -180,6 +179,7 @@ fn run_one(
     if let Err(what) = test.end(fixture) {
         failed(what);
     }
+    all.mined += test.mined;
     all.blocks += test.blocks;
     all.flashblocks += test.flashblocks;
     all.transactions += test.transactions;
@@ -188,9 +188,34 @@ fn run_one(
     }
 }
 
-/// Whether this is one of [`IMPOSSIBLE_ACCOUNTS`], with such an account.
-fn rests_on_the_impossible(name: &str, fixture: &Fixture) -> bool {
-    IMPOSSIBLE_ACCOUNTS.iter().any(|test| name.starts_with(test))
+/// The network of a test, or why it is not run.
+fn network_of(options: &Options, name: &str, fixture: &Fixture) -> Result<Network, &'static str> {
+    let asked_for = options.network.contains(&fixture.network);
+    if !asked_for && !options.network.is_empty() {
+        return Err("its network was not asked for");
+    }
+    let network = Network::named(&fixture.network).map_err(|none| match none {
+        NoNetwork::Unknown => "the network is not known",
+        NoNetwork::NotRun(reason) => reason,
+    })?;
+    if !asked_for && network.is_draft(fixture.config.as_ref()) {
+        return Err("drafts of ethereum/tests from before the fork was final, without a blob \
+                    schedule; run if the network is asked for");
+    }
+    if network.is_mined() && fixture.blocks.iter().any(|block| block.expect_exception.is_some()) {
+        return Err("what makes a mined block invalid (its work, difficulty and ommers) is not \
+                    checked");
+    }
+    if collides_with_storage(name, fixture) {
+        return Err("a contract is created where there is storage without nonce or code \
+                    (EIP-7610), which the EVM does not look for");
+    }
+    Ok(network)
+}
+
+/// Whether this is one of [`STORAGE_COLLISIONS`], with such an account.
+fn collides_with_storage(name: &str, fixture: &Fixture) -> bool {
+    STORAGE_COLLISIONS.iter().any(|test| name.starts_with(test))
         && fixture.pre.values().any(|account| {
             let has_code = account.code.as_ref().is_some_and(|code| !code.is_empty());
             let has_nonce = account.nonce.is_some_and(|nonce| nonce > 0);
@@ -204,6 +229,7 @@ struct Test {
     spec: Arc<ChainSpec>,
     known: BTreeMap<B256, Known>,
     feeder: Feeder,
+    mined: u64,
     blocks: u64,
     flashblocks: u64,
     transactions: u64,
@@ -214,7 +240,7 @@ impl Test {
     fn new(options: &Options, fixture: &Fixture, network: &Network) -> Result<Self, String> {
         let chain = |error: &(dyn std::error::Error + 'static)| Chain(error).to_string();
         let genesis = decode(&fixture.genesis_rlp).map_err(|refused| chain(&refused))?;
-        let text = network.genesis(&genesis.header, &fixture.pre);
+        let text = network.genesis(&genesis.header, &fixture.pre, fixture.config.as_ref());
         let spec = ChainSpec::from_genesis_json(&text).map_err(|error| chain(&error))?;
         let (own, theirs) = (spec.genesis_hash(), genesis.header.hash_slow());
         if own != theirs {
@@ -226,6 +252,7 @@ impl Test {
             known: [(own, Known::genesis(&spec))].into(),
             feeder: Feeder::new(spec.clone(), options.split, choices),
             spec,
+            mined: 0,
             blocks: 0,
             flashblocks: 0,
             transactions: 0,
@@ -236,6 +263,13 @@ impl Test {
     /// Takes the next block, which is valid or not.
     fn block(&mut self, block: &FixtureBlock) -> Result<(), String> {
         match (&block.expect_exception, self.import(&block.rlp)) {
+            (None, Ok((_, block, next)))
+                if !self.spec.is_paris_active_at_block(block.header.number) =>
+            {
+                self.known.insert(next.hash, next);
+                self.mined += 1;
+                Ok(())
+            }
             (None, Ok((parent, block, next))) => {
                 let fed = self.feeder.feed(&parent, &block, &next);
                 self.known.insert(next.hash, next);

@@ -48,6 +48,14 @@ pub enum Failure {
         #[source]
         source: alloy_rlp::Error,
     },
+    /// Nobody has said what a network's name means.
+    #[error("the network {name} is not known; known are {known}")]
+    Network {
+        /// The name.
+        name: String,
+        /// Those that are known.
+        known: String,
+    },
     /// A line of a case is none.
     #[error("{path} line {line}: {what}")]
     Case {

@@ -56,6 +56,7 @@ async fn services_that_start_before_their_peers_wait_for_them() {
         slot: options.slot(),
         proposal_delay: options.proposal_delay(),
         patience: options.patience(),
+        faults: consensus::Faults::default(),
     };
     let (consensus, mut blocks) = Consensus::start(config, doors).await.unwrap();
     let then = ["consumer", "rpc-overlay"];

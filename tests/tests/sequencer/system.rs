@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, pin::Pin, sync::Arc, time::Duration};
 
-use alloy_consensus::{EthereumTxEnvelope, SignableTransaction, TxEip1559, TxEip4844};
-use alloy_eips::eip2718::Encodable2718;
+use alloy_consensus::{
+    EthereumTxEnvelope, SignableTransaction, Transaction as _, TxEip1559, TxEip4844,
+};
+use alloy_eips::{eip2718::Encodable2718, eip7685::Requests};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_rpc_types_engine::{
-    ExecutionPayloadEnvelopeV4, ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus,
+    ExecutionPayloadEnvelopeV4, ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId,
+    PayloadStatus,
 };
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
@@ -31,7 +34,7 @@ use tokio::{runtime::Runtime, time::timeout};
 
 /// Longer than anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-const CHAIN_ID: u64 = 1337;
+pub(crate) const CHAIN_ID: u64 = 1337;
 const BLS_KEY: &str = "144b27828e305a2d67fc7f4eea6de706b405cdd1ab8ad2daec046ccdeeec8b79";
 const BLS_PUBLIC_KEY: &str = "0x95a254501b7733239ed3cec4d56737977bd09ede881d8a234560e83e5525017add3b1dcc3eabfb85e12a4131b19c253b";
 const LOOPBACK: SocketAddr =
@@ -66,19 +69,24 @@ pub(crate) struct Builder {
 
 impl System {
     pub(crate) async fn start() -> Self {
-        Self::start_with(true, &[]).await
+        Self::start_with(&genesis(false), true, &[]).await
+    }
+
+    /// One whose chain is Osaka from the start.
+    pub(crate) async fn start_on_osaka() -> Self {
+        Self::start_with(&genesis(true), true, &[]).await
     }
 
     pub(crate) async fn start_without_signer() -> Self {
-        Self::start_with(false, &[]).await
+        Self::start_with(&genesis(false), false, &[]).await
     }
 
     /// One whose builder has these flags as well.
     pub(crate) async fn start_flagged(flags: &[&str]) -> Self {
-        Self::start_with(true, flags).await
+        Self::start_with(&genesis(false), true, flags).await
     }
 
-    async fn start_with(with_signer: bool, flags: &[&str]) -> Self {
+    async fn start_with(genesis: &str, with_signer: bool, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let write = |name: &str, text: &str| {
@@ -86,10 +94,10 @@ impl System {
             let owner_only = std::fs::Permissions::from_mode(0o600);
             std::fs::set_permissions(path(name), owner_only).unwrap();
         };
-        write("genesis.json", &genesis());
+        write("genesis.json", genesis);
         write("jwt.hex", &"ab".repeat(32));
         write("key.hex", BLS_KEY);
-        let spec = Arc::new(ChainSpec::from_genesis_json(&genesis()).unwrap());
+        let spec = Arc::new(ChainSpec::from_genesis_json(genesis).unwrap());
         let jwt = Arc::new(JwtSecret::from_bytes([0xab; 32]));
         let client = ExecutionClient::new(spec, ClientConfig::default());
         let running = serve(client.clone(), LOOPBACK, jwt.clone(), LOOPBACK).await.unwrap();
@@ -258,9 +266,22 @@ impl System {
 
     pub(crate) async fn new_payload(&self, envelope: &ExecutionPayloadEnvelopeV4) -> PayloadStatus {
         let payload = &envelope.envelope_inner.execution_payload;
-        let requests: Vec<_> = envelope.execution_requests.iter().cloned().collect();
+        self.validate(payload, &envelope.execution_requests).await
+    }
+
+    pub(crate) async fn validate(
+        &self,
+        payload: &ExecutionPayloadV3,
+        requests: &Requests,
+    ) -> PayloadStatus {
+        let encoded = &payload.payload_inner.payload_inner.transactions;
+        let sent = encoded.iter().map(|encoded| Transaction::decode(encoded.clone()).unwrap());
+        let blobs: Vec<B256> = sent
+            .flat_map(|sent| sent.envelope().blob_versioned_hashes().unwrap_or_default().to_vec())
+            .collect();
+        let requests: Vec<_> = requests.iter().cloned().collect();
         let root = B256::ZERO;
-        self.engine.new_payload_v4(payload, &[], root, &requests, DEADLINE).await.unwrap()
+        self.engine.new_payload_v4(payload, &blobs, root, &requests, DEADLINE).await.unwrap()
     }
 
     pub(crate) async fn submit(&self, transaction: &Transaction) -> Result<B256, IngressError> {
@@ -451,7 +472,7 @@ pub(crate) fn forkchoice(head: B256) -> ForkchoiceState {
     }
 }
 
-fn wallet(account: u8) -> PrivateKeySigner {
+pub(crate) fn wallet(account: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(account + 1)).unwrap()
 }
 
@@ -459,8 +480,13 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
 }
 
-/// Prague from the start, and one account with money.
-fn genesis() -> String {
+/// Prague or Osaka from the start, and one account with money.
+fn genesis(osaka: bool) -> String {
+    let blobs = r#"{"target":6,"max":9,"baseFeeUpdateFraction":5007716}"#;
+    let (osaka_time, osaka_blobs) = match osaka {
+        true => (r#","osakaTime":0"#, format!(r#","osaka":{blobs}"#)),
+        false => ("", String::new()),
+    };
     let mut alloc =
         vec![format!(r#""{}":{{"balance":"0x56bc75e2d63100000"}}"#, wallet(0).address())];
     for (address, code) in system_contracts() {
@@ -471,9 +497,9 @@ fn genesis() -> String {
         r#"{{"config":{{"chainId":{CHAIN_ID},"homesteadBlock":0,"eip150Block":0,"eip155Block":0,
         "eip158Block":0,"byzantiumBlock":0,"constantinopleBlock":0,"petersburgBlock":0,
         "istanbulBlock":0,"berlinBlock":0,"londonBlock":0,"terminalTotalDifficulty":0,
-        "terminalTotalDifficultyPassed":true,"shanghaiTime":0,"cancunTime":0,"pragueTime":0,
+        "terminalTotalDifficultyPassed":true,"shanghaiTime":0,"cancunTime":0,"pragueTime":0{osaka_time},
         "blobSchedule":{{"cancun":{{"target":3,"max":6,"baseFeeUpdateFraction":3338477}},
-        "prague":{{"target":6,"max":9,"baseFeeUpdateFraction":5007716}}}}}},
+        "prague":{blobs}{osaka_blobs}}}}},
         "nonce":"0x0","timestamp":"0x0","extraData":"0x","gasLimit":"0x1c9c380","difficulty":"0x0",
         "mixHash":"{zero}","coinbase":"0x0000000000000000000000000000000000000000",
         "alloc":{{{}}}}}"#,

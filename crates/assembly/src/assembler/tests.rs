@@ -1,5 +1,7 @@
 //! What becomes of promises when builds end in every way they can.
 
+mod blobs;
+
 use alloy_consensus::TxEip1559;
 use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
 use preconf_state::{StateCache, Value};
@@ -312,7 +314,7 @@ fn what_the_leader_took_back_is_not_promised_by_its_successor() {
 
 #[test]
 fn a_block_that_is_as_long_as_its_fork_allows_takes_no_more() {
-    let mut machine = Machine::on(osaka());
+    let mut machine = Machine::without_contracts(osaka());
     let long = |nonce| TxEip1559 {
         input: vec![0; 120_000].into(),
         gas_limit: 1_300_000,
@@ -323,15 +325,6 @@ fn a_block_that_is_as_long_as_its_fork_allows_takes_no_more() {
         machine.submit(&unsigned(long(nonce), OTHER));
     }
     let build = machine.open(500_000_000);
-    let Effect::Need { keys, .. } = only(machine.run()) else { panic!("it reads contracts") };
-    for key in &keys {
-        let nothing = match key {
-            Key::Account(_) => Value::Account(None),
-            Key::Slot(..) | Key::Code(_) | Key::BlockHash(_) => Value::Slot(Default::default()),
-        };
-        machine.cache.insert(*key, nothing);
-    }
-    machine.assembler.state_arrived(build, &keys);
     machine.publish();
     assert!(machine.assembler.finish(build, machine.now));
     let Effect::Complete { block, .. } = only(machine.run()) else { panic!("it is complete") };

@@ -4,13 +4,16 @@
 //! is, and it is looked for only if it is not there. They lie next to each other, and what the pool
 //! decides by lies with them, so that no transaction itself is touched before it is executed.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, num::NonZeroU64};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::U256;
 use preconf_chain::Transaction;
 
-use super::sender::{cost_of, fee_cap, tip_cap};
+use super::{
+    Fees,
+    sender::{blob_fee_cap, cost_of, fee_cap, tip_cap},
+};
 
 /// A transaction that waits, and what decides about it.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub(super) struct Waiting {
     pub(super) nonce: u64,
     pub(super) tip_cap: u128,
     fee_cap: u128,
+    /// What its blobs pay at most for a unit of their gas, if it has any.
+    blob_fee_cap: Option<NonZeroU64>,
     /// The most it can cost its sender.
     pub(super) cost: U256,
 }
@@ -29,12 +34,25 @@ impl Waiting {
         let nonce = transaction.envelope().nonce();
         let (fee_cap, tip_cap) = (fee_cap(&transaction), tip_cap(&transaction));
         let cost = cost_of(&transaction);
-        Self { transaction, arrival, nonce, tip_cap, fee_cap, cost }
+        // Where this matters, no fee has more than 64 bits.
+        let blob_fee_cap = u64::try_from(blob_fee_cap(&transaction)).unwrap_or(u64::MAX);
+        let blob_fee_cap = NonZeroU64::new(blob_fee_cap);
+        Self { transaction, arrival, nonce, tip_cap, fee_cap, blob_fee_cap, cost }
     }
 
-    /// What a unit of gas pays beyond the base fee; `None` if it does not even pay that.
-    pub(super) fn effective_tip(&self, base_fee: u64) -> Option<u128> {
-        let most = self.fee_cap.checked_sub(u128::from(base_fee))?;
+    pub(super) fn has_blobs(&self) -> bool {
+        self.blob_fee_cap.is_some()
+    }
+
+    /// What a unit of gas pays beyond the base fee; `None` if it does not even pay that, or not
+    /// what its blobs cost.
+    pub(super) fn effective_tip(&self, fees: Fees) -> Option<u128> {
+        if let Some(cap) = self.blob_fee_cap
+            && fees.blob.is_none_or(|fee| u128::from(cap.get()) < fee)
+        {
+            return None;
+        }
+        let most = self.fee_cap.checked_sub(u128::from(fees.base))?;
         Some(most.min(self.tip_cap))
     }
 }

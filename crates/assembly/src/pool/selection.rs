@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 use alloy_primitives::{Address, map::AddressMap};
 use preconf_chain::Transaction;
 
-use super::Pool;
+use super::{Fees, Pool};
 
 /// One block's way through the pool: which transaction is tried next, by effective tip.
 ///
@@ -13,7 +13,7 @@ use super::Pool;
 /// is taken with [`Selection::arrived`].
 #[derive(Debug, Default)]
 pub struct Selection {
-    base_fee: u64,
+    fees: Fees,
     candidates: BinaryHeap<Candidate>,
     /// The nonce this block would use next, by sender.
     next_nonce: AddressMap<u64>,
@@ -45,9 +45,9 @@ impl PartialOrd for Candidate {
 }
 
 impl Selection {
-    /// Begins a selection for a block with this base fee.
-    pub(super) fn new(pool: &Pool, base_fee: u64) -> Self {
-        let mut selection = Self { base_fee, ..Self::default() };
+    /// Begins a selection for a block with these fees.
+    pub(super) fn new(pool: &Pool, fees: Fees) -> Self {
+        let mut selection = Self { fees, ..Self::default() };
         selection.next_nonce.reserve(pool.numbers.len());
         for (address, number) in &pool.numbers {
             let sender = &pool.senders[*number as usize];
@@ -112,8 +112,8 @@ impl Selection {
     fn offer(&mut self, pool: &Pool, number: u32, nonce: u64) {
         let waiting = pool.senders.get(number as usize).and_then(|known| known.waiting.get(nonce));
         let Some(waiting) = waiting else { return };
-        // Whoever does not pay the base fee waits for a block where it is lower.
-        let Some(tip) = waiting.effective_tip(self.base_fee) else { return };
+        // Whoever does not pay the fees waits for a block where they are lower.
+        let Some(tip) = waiting.effective_tip(self.fees) else { return };
         self.candidates.push(Candidate { tip, arrival: waiting.arrival, sender: number });
     }
 }

@@ -131,10 +131,17 @@ pub(super) fn tip_cap(transaction: &Transaction) -> u128 {
     envelope.max_priority_fee_per_gas().unwrap_or_else(|| envelope.max_fee_per_gas())
 }
 
+/// What a unit of blob gas may cost; 0 without blobs.
+pub(super) fn blob_fee_cap(transaction: &Transaction) -> u128 {
+    transaction.envelope().max_fee_per_blob_gas().unwrap_or_default()
+}
+
 /// The most a transaction can cost its sender. What does not fit into 256 bits is more than anyone
 /// has.
 pub(super) fn cost_of(transaction: &Transaction) -> U256 {
     let envelope = transaction.envelope();
     let gas = U256::from(envelope.gas_limit()).saturating_mul(U256::from(fee_cap(transaction)));
-    gas.saturating_add(envelope.value())
+    let blob_gas = U256::from(envelope.blob_gas_used().unwrap_or_default());
+    let blobs = blob_gas.saturating_mul(U256::from(blob_fee_cap(transaction)));
+    gas.saturating_add(blobs).saturating_add(envelope.value())
 }

@@ -1,10 +1,12 @@
 //! What the pool takes, refuses and gives up.
 
-use alloy_consensus::TxEip1559;
+use alloy_consensus::{TxEip1559, TxEip4844};
 use alloy_primitives::U256;
 
 use super::*;
-use crate::testing::{GWEI, OTHER, SENDER, rich, sender, transfer, unsigned};
+use crate::testing::{
+    GWEI, OTHER, SENDER, blob_transfer, rich, sender, transfer, unsigned, with_blobs,
+};
 
 fn paying(address: Address, nonce: u64, tip: u128) -> Transaction {
     let transaction =
@@ -70,7 +72,7 @@ fn a_hundred_thousand_wait_and_the_worst_make_room_for_a_hundred_thousand_more()
         assert!(next.is_none_or(|next| pool.get(next.hash()).is_some()), "{n}");
     }
     assert_consistent(&pool);
-    let mut selection = pool.select(0);
+    let mut selection = pool.select(0_u64);
     let best = selection.next(&pool).unwrap();
     assert_eq!(tip_cap(&best), GWEI + u128::from(FULL - 1));
 }
@@ -196,4 +198,120 @@ fn candidates_come_by_effective_tip_and_in_nonce_order() {
         selection.included(&pool, next.signer(), next.envelope().nonce());
     }
     assert_eq!(order, [(OTHER, 0), (SENDER, 0), (SENDER, 1)]);
+}
+
+/// A transaction with so many blobs, and all its fees multiplied.
+fn with_fees(nonce: u64, blobs: usize, [fee, tip, blob_fee]: [u128; 3]) -> TxEip4844 {
+    TxEip4844 {
+        max_fee_per_gas: fee * GWEI,
+        max_priority_fee_per_gas: tip * GWEI,
+        max_fee_per_blob_gas: blob_fee * GWEI,
+        ..blob_transfer(nonce, blobs)
+    }
+}
+
+/// What a blob takes with its commitment and its proof.
+const BLOB_BYTES: usize = 131_072 + 2 * 48;
+
+#[test]
+fn a_transaction_with_blobs_waits_with_them_and_loses_them_when_it_no_longer_waits() {
+    let mut pool = Pool::default();
+    let bare = unsigned(blob_transfer(0, 1), SENDER);
+    assert_eq!(refused(&mut pool, bare, rich(0)), Reason::UnsupportedType);
+    let hashes = [0, 1, 2]
+        .map(|nonce| pool.insert(with_blobs(blob_transfer(nonce, 2), SENDER), rich(0)).unwrap());
+    assert_eq!(pool.sidecars.bytes(), 6 * BLOB_BYTES);
+    pool.mined(&SENDER, 0);
+    pool.remove(&SENDER, 2);
+    let waits = hashes.map(|hash| pool.sidecar(&hash).is_some());
+    assert_eq!(waits, [false, true, false]);
+    assert_eq!(pool.sidecars.bytes(), 2 * BLOB_BYTES);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn a_transaction_with_blobs_is_replaced_by_another_one_that_pays_twice_of_everything() {
+    let mut pool = Pool::default();
+    let old = pool.insert(with_blobs(with_fees(0, 1, [10, 1, 1]), SENDER), rich(0)).unwrap();
+    for fees in [[19, 2, 2], [20, 1, 2], [20, 2, 1]] {
+        let refusal = pool.insert(with_blobs(with_fees(0, 1, fees), SENDER), rich(0)).unwrap_err();
+        assert_eq!(refusal.reason, Reason::ReplacementUnderpriced, "{fees:?}");
+    }
+    let plain = paying(SENDER, 0, 1_000 * GWEI);
+    assert_eq!(refused(&mut pool, plain, rich(0)), Reason::ReplacementUnderpriced);
+    let new = pool.insert(with_blobs(with_fees(0, 3, [20, 2, 2]), SENDER), rich(0)).unwrap();
+    assert!(pool.sidecar(&old).is_none() && pool.sidecar(&new).is_some());
+    assert_eq!((pool.len(), pool.sidecars.bytes()), (1, 3 * BLOB_BYTES));
+
+    pool.insert(paying(SENDER, 1, GWEI), rich(0)).unwrap();
+    let refusal = pool.insert(with_blobs(with_fees(1, 1, [20, 9, 9]), SENDER), rich(0));
+    assert_eq!(refusal.unwrap_err().reason, Reason::ReplacementUnderpriced);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn the_worst_blobs_make_room_for_better_ones_and_nothing_else_does() {
+    let limits = PoolLimits { sidecar_bytes: 4 * BLOB_BYTES, ..PoolLimits::default() };
+    let mut pool = Pool::new(limits);
+    let plain = pool.insert(paying(sender(9), 0, 1), rich(0)).unwrap();
+    let offer = |pool: &mut Pool, number, tip, blobs| {
+        pool.insert(with_blobs(with_fees(0, blobs, [10, tip, 1]), sender(number)), rich(0))
+    };
+    let worst = offer(&mut pool, 1, 1, 2).unwrap();
+    let middle = offer(&mut pool, 2, 3, 2).unwrap();
+    for (tip, blobs) in [(1, 1), (2, 3), (9, 5)] {
+        let refusal = offer(&mut pool, 3, tip, blobs).unwrap_err();
+        assert_eq!(refusal.reason, Reason::PoolFull, "tip {tip}, {blobs} blobs");
+        assert_eq!((pool.len(), pool.sidecars.bytes()), (3, 4 * BLOB_BYTES));
+    }
+    let better = offer(&mut pool, 3, 2, 1).unwrap();
+    assert!(pool.get(&worst).is_none() && pool.sidecar(&worst).is_none());
+    let best = offer(&mut pool, 4, 4, 4).unwrap();
+    for (hash, waits) in [(plain, true), (middle, false), (better, false), (best, true)] {
+        assert_eq!(pool.get(&hash).is_some(), waits);
+    }
+    assert_eq!(pool.sidecars.bytes(), 4 * BLOB_BYTES);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn one_sender_has_so_many_transactions_with_blobs_and_no_more() {
+    let mut pool = Pool::new(PoolLimits { blobs_per_sender: 2, ..PoolLimits::default() });
+    pool.insert(with_blobs(with_fees(0, 1, [10, 1, 1]), SENDER), rich(0)).unwrap();
+    pool.insert(with_blobs(with_fees(1, 1, [10, 1, 1]), SENDER), rich(0)).unwrap();
+    let third = with_blobs(with_fees(2, 1, [10, 1, 1]), SENDER);
+    let refusal = pool.insert(third, rich(0)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::PoolFull);
+    pool.insert(with_blobs(with_fees(1, 1, [20, 2, 2]), SENDER), rich(0)).unwrap();
+    pool.insert(paying(SENDER, 2, GWEI), rich(0)).unwrap();
+    pool.mined(&SENDER, 0);
+    pool.insert(with_blobs(with_fees(3, 1, [10, 1, 1]), SENDER), rich(1)).unwrap();
+}
+
+#[test]
+fn who_does_not_pay_what_blobs_cost_waits() {
+    let mut pool = Pool::default();
+    pool.insert(with_blobs(with_fees(0, 1, [10, 1, 2]), SENDER), rich(0)).unwrap();
+    pool.insert(paying(OTHER, 0, 5 * GWEI), rich(0)).unwrap();
+    let offered = |blob| {
+        let mut selection = pool.select(Fees { base: 1, blob });
+        std::iter::from_fn(|| selection.next(&pool)).count()
+    };
+    assert_eq!(offered(Some(2 * GWEI)), 2);
+    assert_eq!(offered(Some(2 * GWEI + 1)), 1);
+    assert_eq!(offered(None), 1);
+}
+
+#[test]
+fn blobs_are_paid_as_well() {
+    let mut pool = Pool::default();
+    let transaction = TxEip4844 { gas_limit: 0, ..with_fees(0, 2, [1, 1, 1]) };
+    let cost = 2 * 131_072 * GWEI as u64 + 1;
+    let offered = with_blobs(transaction, SENDER);
+    let refusal = pool.insert(offered.clone(), with_balance(cost - 1)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::InsufficientFunds);
+    let poor = with_balance(cost - 1).unwrap();
+    let refusal = check_sender(offered.transaction(), Some(&poor)).unwrap_err();
+    assert_eq!(refusal.reason, Reason::InsufficientFunds);
+    pool.insert(offered, with_balance(cost)).unwrap();
 }

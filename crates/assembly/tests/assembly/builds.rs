@@ -274,8 +274,8 @@ fn a_flashblock_is_cut_early_when_it_is_full_of_bytes() {
     bench.run();
     let early = &bench.cuts[1];
     let bytes: usize = early.transactions.iter().map(|tx| tx.encoded().len()).sum();
-    assert!(bytes >= preconf_assembly::CUT_BYTES, "{bytes}");
-    assert!(bytes < preconf_assembly::CUT_BYTES + 128 * 1024, "{bytes}");
+    assert!(bytes >= preconf_primitives::CUT_BYTES, "{bytes}");
+    assert!(bytes < preconf_primitives::CUT_BYTES + 128 * 1024, "{bytes}");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn who_does_not_pay_the_base_fee_waits() {
     let cheap = Transfer { fee_gwei: 0, ..Transfer::new(1, 0, 0) };
     offer(&mut pool, cheap).unwrap();
     assert_eq!(order(&pool), []);
-    assert_eq!(drain(&pool, &mut pool.select(0)), [(1, 0)]);
+    assert_eq!(drain(&pool, &mut pool.select(0_u64)), [(1, 0)]);
 }
 
 #[test]

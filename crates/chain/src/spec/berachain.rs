@@ -1,18 +1,21 @@
 //! Berachain's section of a genesis, and the forks that only Berachain has.
 //!
-//! A genesis without the section is Ethereum's. What the section holds that is not known here is
-//! refused by name: a client that skipped it would leave the chain at that fork without a word.
+//! A genesis without the section is Ethereum's.
 //!
-//! Invariants: the forks are in order, and nothing in the section is zero that must not be.
+//! Invariants: those of `checks`, which looks at the section before anything follows from it.
+
+mod checks;
 
 use alloy_eips::eip7840::BlobParams;
-use alloy_genesis::ChainConfig;
 use alloy_primitives::{Address, B256, address, b256};
 use serde::Deserialize;
 use thiserror::Error;
 
+pub(super) use checks::check;
+pub(crate) use checks::ignored_keys;
+
 use super::ChainSpec;
-use crate::{GenesisError, PolTx, ProposerPublicKey};
+use crate::{PolTx, ProposerPublicKey};
 
 /// The chain ids of the public networks, whose genesis files always have the section, and what
 /// their first blocks hash to.
@@ -29,7 +32,7 @@ const OSAKA_CODE_LIMITS: CodeLimits = CodeLimits { code: 32_768, init_code: 65_5
 
 /// `config.berachain` of a genesis.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BerachainConfig {
     /// Proof of liquidity, the 22nd field of the header, and a slower base fee.
     pub prague1: Prague1,
@@ -48,7 +51,7 @@ pub struct BerachainConfig {
 
 /// See [`BerachainConfig::prague1`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Prague1 {
     /// From when on, in seconds.
     pub time: u64,
@@ -62,7 +65,7 @@ pub struct Prague1 {
 
 /// See [`BerachainConfig::prague2`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Prague2 {
     /// From when on, in seconds.
     pub time: u64,
@@ -72,7 +75,7 @@ pub struct Prague2 {
 
 /// See [`BerachainConfig::prague3`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Prague3 {
     /// From when on, in seconds.
     pub time: u64,
@@ -86,7 +89,7 @@ pub struct Prague3 {
 
 /// See [`BerachainConfig::prague4`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Prague4 {
     /// From when on, in seconds.
     pub time: u64,
@@ -94,7 +97,7 @@ pub struct Prague4 {
 
 /// See [`BerachainConfig::osaka1`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Osaka1 {
     /// From when on, in seconds.
     pub time: u64,
@@ -118,67 +121,10 @@ pub struct CodeLimits {
 #[error("the block needs the key of the previous block's proposer")]
 pub struct MissingProposerKey;
 
-/// Checks the section against the rest of the configuration.
-pub(super) fn check(
-    section: Option<&BerachainConfig>,
-    config: &ChainConfig,
-) -> Result<(), GenesisError> {
-    let Some(section) = section else {
-        let chain_id = config.chain_id;
-        let public = PUBLIC_NETWORKS.iter().any(|(id, _)| *id == chain_id);
-        return if public { Err(GenesisError::NoBerachain { chain_id }) } else { Ok(()) };
-    };
-    let BerachainConfig { prague1, prague2, prague3, prague4, osaka1 } = section;
-    check_order(&[
-        ("pragueTime", config.prague_time),
-        ("berachain.prague1", Some(prague1.time)),
-        ("berachain.prague2", Some(prague2.time)),
-    ])?;
-    if let Some(prague3) = prague3 {
-        check_order(&[
-            ("berachain.prague2", Some(prague2.time)),
-            ("berachain.prague3", Some(prague3.time)),
-        ])?;
-    }
-    if let Some(prague4) = prague4 {
-        let prague3 = prague3.as_ref().map(|fork| fork.time);
-        check_order(&[("berachain.prague3", prague3), ("berachain.prague4", Some(prague4.time))])?;
-    }
-    if let Some(osaka1) = osaka1 {
-        check_order(&[("osakaTime", config.osaka_time), ("berachain.osaka1", Some(osaka1.time))])?;
-    }
-    let fees = osaka1
-        .as_ref()
-        .map_or((1, 1), |fork| (fork.minimum_base_fee_wei, fork.minimum_blob_base_fee_wei));
-    for (field, zero) in [
-        ("prague1.baseFeeChangeDenominator", prague1.base_fee_change_denominator == 0),
-        ("prague1.polDistributorAddress", prague1.pol_distributor_address.is_zero()),
-        ("osaka1.minimumBaseFeeWei", fees.0 == 0),
-        ("osaka1.minimumBlobBaseFeeWei", fees.1 == 0),
-    ] {
-        if zero {
-            return Err(GenesisError::BerachainZero { field });
-        }
-    }
-    Ok(())
-}
-
-/// Each fork must be set and not before the one it follows.
-fn check_order(forks: &[(&'static str, Option<u64>)]) -> Result<(), GenesisError> {
-    for pair in forks.windows(2) {
-        if let [(after, earlier), (fork, Some(later))] = *pair
-            && earlier.is_none_or(|earlier| earlier > later)
-        {
-            return Err(GenesisError::ForkOrder { fork, after });
-        }
-    }
-    Ok(())
-}
-
-/// A fork's blob parameters: the same in every fork unless the file says otherwise, and never with
-/// a base cost (EIP-7918 is not part of BRIP-0010).
-pub(super) fn blob_params(named: Option<BlobParams>) -> BlobParams {
-    BlobParams { blob_base_cost: 0, ..named.unwrap_or(BlobParams::cancun()) }
+/// A fork's blob parameters: Ethereum's, but never with a base cost (EIP-7918 is not part of
+/// BRIP-0010).
+pub(super) fn blob_params(ethereum: BlobParams) -> BlobParams {
+    BlobParams { blob_base_cost: 0, ..ethereum }
 }
 
 impl BerachainConfig {

@@ -60,6 +60,8 @@ fn network(chain_id: u64) -> Value {
     genesis["config"]["pragueTime"] = prague.into();
     genesis["config"]["osakaTime"] = osaka.into();
     genesis["config"]["berachain"] = section;
+    let blobs = json!({ "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 });
+    genesis["config"]["blobSchedule"] = json!({ "cancun": blobs, "prague": blobs, "osaka": blobs });
     genesis
 }
 
@@ -127,7 +129,7 @@ fn from_osaka1_the_curve_of_the_blob_base_fee_begins_at_its_floor() {
 }
 
 #[test]
-fn every_fork_has_three_to_six_blobs_without_a_base_cost() {
+fn every_fork_of_a_public_network_has_three_to_six_blobs_without_a_base_cost() {
     let spec = spec_of(&network(80_069)).unwrap();
     for timestamp in [0, 1_746_633_600, 1_779_897_600, 1_784_736_000] {
         let params = spec.blob_params_at(timestamp).unwrap();
@@ -151,6 +153,20 @@ fn a_schedule_in_the_file_is_followed() {
     let params = spec_of(&genesis).unwrap().blob_params_at(100).unwrap();
     assert_eq!((params.target_blob_count, params.max_blob_count), (1, 2));
     assert_eq!((params.update_fraction, params.blob_base_cost), (7, 0));
+}
+
+#[test]
+fn a_fork_that_the_schedule_leaves_out_has_ethereums_blobs_without_a_base_cost() {
+    let mut genesis = network(80_094);
+    genesis["config"].as_object_mut().unwrap().remove("blobSchedule");
+    let spec = spec_of(&genesis).unwrap();
+    for (timestamp, target, max, fraction) in
+        [(0, 3, 6, 3_338_477), (1_749_056_400, 6, 9, 5_007_716), (1_783_526_400, 6, 9, 5_007_716)]
+    {
+        let params = spec.blob_params_at(timestamp).unwrap();
+        assert_eq!((params.target_blob_count, params.max_blob_count), (target, max));
+        assert_eq!((params.update_fraction, params.blob_base_cost), (fraction, 0));
+    }
 }
 
 #[test]
@@ -241,18 +257,33 @@ fn a_public_network_is_not_taken_for_ethereum() {
 }
 
 #[test]
-fn a_section_that_is_incomplete_or_holds_the_unknown_is_refused_by_name() {
-    let unknown = |path: &[&str], name: &str| {
-        let error = refusal(|section| {
-            let at = path.iter().fold(section, |value, key| &mut value[*key]);
-            at[name] = json!({ "time": 0 });
-        });
-        assert!(matches!(error, GenesisError::Berachain(_)));
-        assert!(text(&error).contains(&format!("unknown field `{name}`")), "{}", text(&error));
-    };
-    unknown(&[], "prague5");
-    unknown(&["prague2"], "polDistributorAddress");
-    unknown(&["osaka1"], "minimumPriorityFeeWei");
+fn what_a_section_says_beyond_the_rules_is_ignored_by_name() {
+    let mut genesis = berachain_genesis();
+    assert!(spec_of(&genesis).unwrap().ignored_keys().is_empty());
+    let section = &mut genesis["config"]["berachain"];
+    section["comment"] = json!("for operators");
+    section["prague5"] = Value::Null;
+    section["prague2"]["baseFeeChangeDenominator"] = json!(48);
+    section["osaka1"]["minimumPriorityFeeWei"] = json!(0);
+    assert_eq!(
+        spec_of(&genesis).unwrap().ignored_keys(),
+        [
+            "berachain.comment",
+            "berachain.osaka1.minimumPriorityFeeWei",
+            "berachain.prague2.baseFeeChangeDenominator"
+        ]
+    );
+}
+
+#[test]
+fn a_fork_that_is_not_known_is_refused_by_name() {
+    let error = refusal(|section| section["prague5"] = json!({ "time": 9_999_999_999_u64 }));
+    let GenesisError::UnknownFork { name } = error else { panic!("{error}") };
+    assert_eq!(name, "berachain.prague5");
+}
+
+#[test]
+fn an_incomplete_section_is_refused_by_name() {
     for (fork, missing) in [("prague1", "prague1"), ("prague2", "prague2")] {
         let error = refusal(|section| {
             section.as_object_mut().unwrap().remove(fork);
@@ -268,7 +299,7 @@ fn a_section_that_is_incomplete_or_holds_the_unknown_is_refused_by_name() {
 #[test]
 fn berachains_forks_come_in_their_order() {
     type Change = fn(&mut Value);
-    let changes: [(Change, &str, &str); 5] = [
+    let changes: [(Change, &str, &str); 6] = [
         (|g| g["config"]["pragueTime"] = json!(1), "berachain.prague1", "pragueTime"),
         (
             |g| g["config"]["berachain"]["prague1"]["time"] = json!(1),
@@ -292,6 +323,14 @@ fn berachains_forks_come_in_their_order() {
             "berachain.prague2",
         ),
         (|g| g["config"]["osakaTime"] = json!(1), "berachain.osaka1", "osakaTime"),
+        (
+            |g| {
+                g["config"]["berachain"]["prague2"]["time"] = json!(3);
+                g["config"]["osakaTime"] = json!(2);
+            },
+            "osakaTime",
+            "berachain.prague2",
+        ),
     ];
     for (change, fork, after) in changes {
         let mut genesis = berachain_genesis();
@@ -307,6 +346,64 @@ fn berachains_forks_come_in_their_order() {
         };
         assert_eq!((got, follows), (fork, after));
     }
+}
+
+#[test]
+fn osaka1_needs_no_osaka_but_the_forks_before_it() {
+    let mut genesis = berachain_genesis();
+    genesis["config"]["osakaTime"] = Value::Null;
+    assert!(spec_of(&genesis).is_ok());
+    genesis["config"]["berachain"]["prague2"]["time"] = json!(1);
+    assert!(matches!(
+        spec_of(&genesis).unwrap_err(),
+        GenesisError::ForkOrder { fork: "berachain.osaka1", after: "berachain.prague2" }
+    ));
+}
+
+#[test]
+fn a_network_that_does_not_begin_in_cancun_is_refused() {
+    for (name, value) in [
+        ("londonBlock", json!(1)),
+        ("mergeNetsplitBlock", json!(1)),
+        ("terminalTotalDifficulty", json!(1)),
+        ("shanghaiTime", json!(1)),
+        ("cancunTime", json!(1)),
+    ] {
+        let mut genesis = network(80_094);
+        genesis["config"][name] = value;
+        let error = spec_of(&genesis).unwrap_err();
+        let fits = matches!(
+            error,
+            GenesisError::BerachainStart { field } if field == name
+        );
+        // Ethereum's order is looked at first.
+        assert!(fits || matches!(error, GenesisError::ForkOrder { .. }), "{name}: {error}");
+    }
+    let mut genesis = berachain_genesis();
+    genesis["config"]["bpo1Time"] = json!(1);
+    genesis["config"]["blobSchedule"]["bpo1"] =
+        json!({ "target": 1, "max": 2, "baseFeeUpdateFraction": 7 });
+    let error = spec_of(&genesis).unwrap_err();
+    assert!(matches!(error, GenesisError::UnknownFork { name } if name == "bpo1Time"));
+}
+
+#[test]
+fn a_genesis_is_read_as_public_networks_write_it() {
+    let mut genesis = network(80_069);
+    let plain = spec_of(&genesis).unwrap().genesis_header();
+    genesis["config"]["daoForkBlock"] = json!(0);
+    genesis["config"]["daoForkSupport"] = json!(true);
+    genesis["config"]["ethash"] = json!({});
+    genesis["config"]["muirGlacierBlock"] = json!(0);
+    genesis["config"]["mergeNetsplitBlock"] = json!(0);
+    genesis["config"]["terminalTotalDifficultyPassed"] = json!(true);
+    genesis["mixhash"] = json!(B256::ZERO);
+    genesis["nonce"] = json!("0x0");
+    genesis["timestamp"] = json!("100");
+    genesis["extraData"] = json!("");
+    assert_eq!(spec_of(&genesis).unwrap().genesis_header(), plain);
+    genesis["extraData"] = json!(format!("0x{}", "00".repeat(117)));
+    assert_eq!(spec_of(&genesis).unwrap().genesis_header().extra_data.len(), 117);
 }
 
 #[test]

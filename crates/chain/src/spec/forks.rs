@@ -2,7 +2,7 @@
 //!
 //! A chain whose genesis does not name the block of its merge is taken as merged from the start:
 //! blocks from before a merge are executed, but never built. A chain that moved the DAO's ether is
-//! refused.
+//! refused; one that has that fork in its first block has nothing to move.
 
 use alloy_eips::eip7840::BlobParams;
 use alloy_genesis::ChainConfig;
@@ -25,7 +25,7 @@ struct Fork {
 
 /// Reads the forks and checks that each comes after those it builds on.
 pub(super) fn read(config: &ChainConfig) -> Result<EthereumChainHardforks, GenesisError> {
-    if config.dao_fork_support && config.dao_fork_block.is_some() {
+    if config.dao_fork_support && config.dao_fork_block.is_some_and(|block| block > 0) {
         return Err(GenesisError::UnknownFork { name: "daoForkBlock".to_owned() });
     }
     let forks: Vec<Fork> = block_forks(config).into_iter().chain(time_forks(config)).collect();
@@ -151,14 +151,10 @@ pub(super) fn read_blob_schedule(
     let schedule: Vec<(&'static str, u64, BlobParams)> = named
         .into_iter()
         .filter_map(|(fork, time, params)| {
-            let named = config.blob_schedule.get(fork).map(|_| params);
-            let params = if is_berachain { berachain::blob_params(named) } else { params };
+            let params = if is_berachain { berachain::blob_params(params) } else { params };
             time.map(|time| (fork, time, params))
         })
-        .chain(params.scheduled.into_iter().map(|(time, params)| {
-            let params = if is_berachain { berachain::blob_params(Some(params)) } else { params };
-            ("bpo", time, params)
-        }))
+        .chain(params.scheduled.into_iter().map(|(time, params)| ("bpo", time, params)))
         .collect();
     if let Some((fork, ..)) = schedule.iter().find(|(_, _, params)| !is_usable(params)) {
         return Err(GenesisError::BlobSchedule { fork });

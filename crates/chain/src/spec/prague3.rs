@@ -132,6 +132,8 @@ mod tests {
             "bexVaultAddress": VAULT,
         });
         genesis["config"]["berachain"]["prague4"] = json!({ "time": 2_000 });
+        genesis["config"]["osakaTime"] = json!(3_000);
+        genesis["config"]["berachain"]["osaka1"]["time"] = json!(3_000);
         spec_of(&genesis).unwrap()
     }
 

@@ -194,6 +194,8 @@ fn a_chain_that_moved_the_daos_ether_is_refused() {
     genesis["config"]["daoForkBlock"] = json!(0);
     assert!(spec_of(&genesis).is_ok());
     genesis["config"]["daoForkSupport"] = json!(true);
+    assert!(spec_of(&genesis).is_ok());
+    genesis["config"]["daoForkBlock"] = json!(1);
     let error = spec_of(&genesis).unwrap_err();
     assert!(matches!(error, GenesisError::UnknownFork { name } if name == "daoForkBlock"));
 }
@@ -238,15 +240,10 @@ fn blob_schedules_that_cannot_be_calculated_with_are_refused() {
 
 #[test]
 fn a_value_that_no_header_can_hold_is_refused() {
-    for (name, value) in [
-        ("baseFeePerGas", json!("0x10000000000000000")),
-        ("extraData", json!(format!("0x{}", "00".repeat(33)))),
-    ] {
-        let mut genesis = prague_genesis();
-        genesis[name] = value;
-        let error = spec_of(&genesis).unwrap_err();
-        assert!(matches!(error, GenesisError::OutOfRange { field } if field == name));
-    }
+    let mut genesis = prague_genesis();
+    genesis["baseFeePerGas"] = json!("0x10000000000000000");
+    let error = spec_of(&genesis).unwrap_err();
+    assert!(matches!(error, GenesisError::OutOfRange { field: "baseFeePerGas" }));
 }
 
 #[test]

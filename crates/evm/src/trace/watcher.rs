@@ -1,4 +1,9 @@
 //! Who watches an execution: one of the tracers that are offered, within bounds.
+//!
+//! What is counted is what the answer repeats, also where the tracer shares it: the stack, memory,
+//! storage and return data at each step, and the input, output and logs of each call.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, Log, U256};
 use alloy_rpc_types_trace::geth::{
@@ -6,26 +11,31 @@ use alloy_rpc_types_trace::geth::{
 };
 use revm::{
     Inspector,
+    bytecode::opcode::{SLOAD, SSTORE},
     context::{ContextError, ContextTr},
     handler::FrameResult,
     inspector::{JournalExt, NoOpInspector},
-    interpreter::{CallInputs, CallOutcome, CreateInputs, CreateOutcome, FrameInput, Interpreter},
+    interpreter::{
+        CallInputs, CallOutcome, CreateInputs, CreateOutcome, FrameInput, Interpreter,
+        interpreter_types::{InputsTr, Jumps, ReturnData},
+    },
 };
-use revm_inspectors::tracing::{DebugInspector, TraceLimitBehavior, TraceLimits, TracingInspector};
+use revm_inspectors::tracing::{DebugInspector, TracingInspector};
 
 use super::TraceError;
 
 /// The most steps that are recorded for one request, however many transactions it traces.
 pub const MAX_STEPS: usize = 1_000_000;
 
-/// The most bytes of stack and memory that are recorded with the steps of one request, and the most
-/// bytes of inputs of one transaction.
+/// The most bytes that are recorded for one request, however many transactions it traces.
 pub const MAX_RECORDED_BYTES: usize = 256 * 1024 * 1024;
 
-/// What a recorded step takes besides its stack and its memory.
+/// What a recorded step, or a call, takes besides what varies in length.
 const STEP_BYTES: usize = 256;
 /// What a word on the stack takes.
 const WORD_BYTES: usize = 32;
+/// What a slot of the storage takes: its key and its value.
+pub(super) const SLOT_BYTES: usize = 64;
 
 /// A tracer that stops the execution when it has recorded too much.
 #[derive(Debug)]
@@ -33,6 +43,10 @@ pub(super) struct Watcher {
     tracer: DebugInspector,
     records_stack: bool,
     records_memory: bool,
+    records_storage: bool,
+    records_return_data: bool,
+    /// The slots that the transaction has touched, all of which a step that touches one shows.
+    touched: BTreeMap<Address, BTreeSet<U256>>,
     steps: usize,
     bytes: usize,
 }
@@ -52,35 +66,61 @@ impl Watcher {
             Some(other) => return Err(TraceError::UnknownTracer(other.as_str().to_owned())),
         }
         let tracer = DebugInspector::new(options.clone()).map_err(|_| TraceError::InvalidConfig)?;
-        let mut watcher = Self {
+        Ok(Self {
             tracer,
             records_stack: !options.config.disable_stack.unwrap_or_default(),
             records_memory: options.config.enable_memory.unwrap_or_default(),
-            steps: 0,
-            bytes: 0,
-        };
-        if let Some(recorder) = watcher.recorder_mut() {
-            let limits = TraceLimits::default()
-                .set_max_recorded_bytes(Some(MAX_RECORDED_BYTES))
-                .set_behavior(TraceLimitBehavior::Halt);
-            *recorder = std::mem::take(recorder).with_limits(limits);
-        }
-        Ok(watcher)
+            records_storage: !options.config.disable_storage.unwrap_or_default(),
+            records_return_data: options.config.enable_return_data.unwrap_or_default(),
+            ..Self::default()
+        })
     }
 
     /// Forgets what it saw of a transaction. What it has recorded counts for the whole request.
     pub(super) fn restart(&mut self) -> Result<(), TraceError> {
+        self.touched.clear();
         self.tracer.fuse().map_err(|_| TraceError::InvalidConfig)
     }
 
-    /// Whether it stopped the execution.
-    pub(super) fn is_full(&self) -> bool {
-        self.has_enough() || self.recorder().is_some_and(TracingInspector::limit_exceeded)
+    /// Whether it has seen too much: then it stops the execution at the next step.
+    pub(super) const fn is_full(&self) -> bool {
+        self.steps > MAX_STEPS || self.bytes > MAX_RECORDED_BYTES
     }
 
-    /// Whether nothing more is recorded.
-    const fn has_enough(&self) -> bool {
-        self.steps > MAX_STEPS || self.bytes > MAX_RECORDED_BYTES
+    /// Counts bytes of the answer.
+    pub(super) const fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Counts bytes of a call, for the tracers that show calls.
+    fn count_call(&mut self, bytes: usize) {
+        if self.recorder().is_some() {
+            self.count(bytes);
+        }
+    }
+
+    /// Counts a step with all that the struct logger shows of it.
+    fn count_step(&mut self, interpreter: &Interpreter) {
+        let mut bytes = STEP_BYTES;
+        if self.records_stack {
+            bytes += interpreter.stack.len() * WORD_BYTES;
+        }
+        if self.records_memory {
+            bytes += interpreter.memory.len();
+        }
+        if self.records_return_data {
+            bytes += interpreter.return_data.buffer().len();
+        }
+        if self.records_storage
+            && matches!(interpreter.bytecode.opcode(), SLOAD | SSTORE)
+            && let Ok(slot) = interpreter.stack.peek(0)
+        {
+            let slots = self.touched.entry(interpreter.input.target_address()).or_default();
+            slots.insert(slot);
+            bytes += slots.len() * SLOT_BYTES;
+        }
+        self.steps += 1;
+        self.count(bytes);
     }
 
     /// What knows what it saw.
@@ -102,20 +142,6 @@ impl Watcher {
             | DebugInspector::Mux(..) => None,
         }
     }
-
-    fn recorder_mut(&mut self) -> Option<&mut TracingInspector> {
-        match &mut self.tracer {
-            DebugInspector::Default(recorder, _)
-            | DebugInspector::CallTracer(recorder, _)
-            | DebugInspector::PreStateTracer(recorder, _)
-            | DebugInspector::FlatCallTracer(recorder)
-            | DebugInspector::Erc7562Tracer(recorder, _) => Some(recorder),
-            DebugInspector::FourByte(_)
-            | DebugInspector::Noop(_)
-            | DebugInspector::StateGasTracer(_)
-            | DebugInspector::Mux(..) => None,
-        }
-    }
 }
 
 /// Sees nothing.
@@ -125,6 +151,9 @@ impl Default for Watcher {
             tracer: DebugInspector::Noop(NoOpInspector),
             records_stack: false,
             records_memory: false,
+            records_storage: false,
+            records_return_data: false,
+            touched: BTreeMap::new(),
             steps: 0,
             bytes: 0,
         }
@@ -139,30 +168,29 @@ impl<C: ContextTr<Journal: JournalExt>> Inspector<C> for Watcher {
     fn step(&mut self, interpreter: &mut Interpreter, context: &mut C) {
         // Only the struct logger records every step.
         if matches!(self.tracer, DebugInspector::Default(..)) {
-            self.steps += 1;
-            let stack = if self.records_stack { interpreter.stack.len() * WORD_BYTES } else { 0 };
-            let memory = if self.records_memory { interpreter.memory.len() } else { 0 };
-            self.bytes = self.bytes.saturating_add(STEP_BYTES + stack + memory);
-            if self.has_enough() {
-                *context.error() = Err(ContextError::Custom("too much to record".to_owned()));
-                interpreter.halt_fatal();
-                return;
-            }
+            self.count_step(interpreter);
+        }
+        if self.is_full() {
+            *context.error() = Err(ContextError::Custom("too much to record".to_owned()));
+            interpreter.halt_fatal();
+            return;
         }
         self.tracer.step(interpreter, context);
     }
 
     fn step_end(&mut self, interpreter: &mut Interpreter, context: &mut C) {
-        if !self.has_enough() {
+        if !self.is_full() {
             self.tracer.step_end(interpreter, context);
         }
     }
 
     fn log(&mut self, context: &mut C, log: Log) {
+        self.count_call(STEP_BYTES + log.data.data.len());
         self.tracer.log(context, log);
     }
 
     fn log_full(&mut self, interpreter: &mut Interpreter, context: &mut C, log: Log) {
+        self.count_call(STEP_BYTES + log.data.data.len());
         self.tracer.log_full(interpreter, context, log);
     }
 
@@ -175,18 +203,22 @@ impl<C: ContextTr<Journal: JournalExt>> Inspector<C> for Watcher {
     }
 
     fn call(&mut self, context: &mut C, inputs: &mut CallInputs) -> Option<CallOutcome> {
+        self.count_call(STEP_BYTES + inputs.input.len());
         self.tracer.call(context, inputs)
     }
 
     fn call_end(&mut self, context: &mut C, inputs: &CallInputs, outcome: &mut CallOutcome) {
+        self.count_call(outcome.result.output.len());
         self.tracer.call_end(context, inputs, outcome);
     }
 
     fn create(&mut self, context: &mut C, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
+        self.count_call(STEP_BYTES + inputs.init_code().len());
         self.tracer.create(context, inputs)
     }
 
     fn create_end(&mut self, context: &mut C, inputs: &CreateInputs, outcome: &mut CreateOutcome) {
+        self.count_call(outcome.result.output.len());
         self.tracer.create_end(context, inputs, outcome);
     }
 

@@ -30,9 +30,7 @@ fn send(client: &ExecutionClient, params: &Params) -> Answer {
     let encoded: Bytes = params.required(0, "transaction")?;
     let refused = |words| RpcError::new(code::SERVER_ERROR, words);
     let taken = if blobs::is_blob_transaction(&encoded) {
-        let decoded = blobs::decode(&encoded).map_err(|error| refused(in_words(&error)))?;
-        let (transaction, sidecar) = decoded;
-        client.submit_with_blobs(transaction, sidecar)
+        client.submit(blobs::decode(&encoded).map_err(|error| refused(in_words(&error)))?)
     } else {
         let decoded = Transaction::decode(encoded);
         let decoded = decoded.map_err(|error: InvalidTransaction| refused(in_words(&error)))?;

@@ -4,7 +4,7 @@
 
 use std::{error::Error, sync::Arc, time::Instant};
 
-use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure};
+use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure, Sidecar};
 use preconf_chassis::Shutdown;
 use preconf_evm::Paused;
 use preconf_primitives::AbandonReason;
@@ -67,8 +67,10 @@ impl Sequencer {
                     self.end(build, AbandonReason::SignerUnavailable);
                 }
             }
-            Effect::Complete { build, last, block, completion } => {
-                tokio::spawn(async move { this.complete(build, last, *block, completion).await });
+            Effect::Complete { build, last, block, sidecars, completion } => {
+                tokio::spawn(async move {
+                    this.complete(build, last, (*block, sidecars), completion).await;
+                });
             }
             Effect::Failed { build, failure } => {
                 warn!(build = build.0, error = &failure as &dyn Error, "the build failed");
@@ -87,7 +89,7 @@ impl Sequencer {
         &self,
         build: BuildId,
         last: Cut,
-        block: Paused<StateCache>,
+        (block, sidecars): (Paused<StateCache>, Vec<Arc<Sidecar>>),
         completion: Completion,
     ) {
         let Some(attributes) = self.builds.attributes(build) else { return };
@@ -97,7 +99,7 @@ impl Sequencer {
             engine: self.engine.clone(),
             deadline: self.seal_budget,
         };
-        let sealed = timeout(self.seal_budget, sealer.seal(block, &attributes)).await;
+        let sealed = timeout(self.seal_budget, sealer.seal(block, sidecars, &attributes)).await;
         match sealed {
             Ok(Ok(sealed)) => self.hand_out(build, last, sealed, completion, started),
             Ok(Err(error)) => self.not_sealed(build, &error),
