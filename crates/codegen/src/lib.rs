@@ -10,12 +10,13 @@ use std::{
 };
 
 /// The schemas, relative to `proto/`.
-pub const SCHEMAS: [&str; 5] = [
+pub const SCHEMAS: [&str; 6] = [
     "preconf/types/v1/types.proto",
     "preconf/signer/v1/signer.proto",
     "preconf/feed/v1/feed.proto",
     "preconf/builder/v1/ingress.proto",
     "preconf/pending/v1/pending.proto",
+    "preconf/admin/v1/admin.proto",
 ];
 
 /// Why code could not be generated.

@@ -16,7 +16,7 @@ use alloy_rpc_types_engine::{
     PayloadStatus,
 };
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
@@ -40,8 +40,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const IDLE_CONNECTION: Duration = Duration::from_secs(90);
 
 /// What is handed on with a forwarded request. The rest belongs to one of the two connections.
-static FORWARDED_HEADERS: [HeaderName; 4] = [
+static FORWARDED_HEADERS: [HeaderName; 5] = [
     CONTENT_TYPE,
+    CONTENT_ENCODING,
     http::header::USER_AGENT,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),

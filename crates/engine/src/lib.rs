@@ -23,7 +23,9 @@ mod status;
 pub use berachain::{BerachainAttributes, BerachainEnvelope};
 pub use client::{EngineClient, EngineError};
 pub use jwt::JwtSecret;
-pub use proxy::{EngineHooks, EngineProxy, ProxyConfig};
+pub use proxy::{
+    EngineHooks, EngineProxy, Passthrough, PassthroughCause, ProxyConfig, ProxyStatus,
+};
 pub use rpc::RpcError;
 pub use server::JsonRpcServer;
 pub use version::{ForkchoiceVersion, PayloadVersion};

@@ -11,12 +11,17 @@
 //! - A hook that panics, hangs or declines changes nothing: the request is answered by the
 //!   execution client. For a getPayload that means asking for the client's own payload under the
 //!   client's own id, which the proxy remembers beside ours.
-//! - Forwarding shares no lock and no queue with hooks. Forkchoice updates reach the execution
-//!   client one at a time in the order they came, and hooks see them in that order.
-//! - After [`ProxyConfig::fault_limit`] faults in a row the hooks are left alone: *passthrough*,
-//!   which an operator may also switch on, and only an operator switches off.
+//! - Forwarding shares no lock, no queue and no thread with hooks: they run on the runtime in which
+//!   the proxy was made, and the router may be served by another one.
+//! - Forkchoice updates of every version reach the execution client one at a time in the order they
+//!   came, and hooks see them in that order.
+//! - After [`ProxyConfig::fault_limit`] faults within [`ProxyConfig::fault_window`] the hooks are
+//!   left alone: *passthrough*, which an operator may also switch on, and only an operator switches
+//!   off. What was begun before ends; nothing new is begun.
 //! - What the proxy does not understand (a batch, a method, a version, an attribute) it forwards
-//!   without asking the hooks, and counts.
+//!   without asking the hooks.
+//! - An id that we handed out is never sent to the execution client: in a request for its payload,
+//!   whatever its version and even in a batch, the client's own id is written in its place.
 //!
 //! HTTP statuses: 401 for a bad token, what the execution client answered for everything forwarded,
 //! and 200 for what we answer. If the execution client cannot be reached the answer is 502 or 504,
@@ -27,6 +32,7 @@ mod call;
 mod guard;
 mod hooks;
 mod ids;
+mod passthrough;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -44,15 +50,17 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracing::{debug, warn};
 
 pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture, NewPayload, NewPayloadCall};
+pub use self::passthrough::{Passthrough, PassthroughCause};
 pub use crate::version::{ForkchoiceVersion, PayloadVersion};
 
-use self::call::{Call, Forkchoice};
+use self::call::{Call, Forkchoice, Unseen};
 use self::guard::Guard;
 use self::ids::PayloadIds;
+use self::passthrough::Switch;
 use crate::client::{EngineClient, EngineError, Forwarded};
 use crate::door::{admit, json};
 use crate::jwt::JwtSecret;
@@ -67,8 +75,11 @@ pub struct ProxyConfig {
     pub forward_deadline: Duration,
     /// How long a hook may take, its wait for earlier forkchoice updates included.
     pub hook_deadline: Duration,
-    /// After this many hook faults in a row, passthrough.
-    pub fault_limit: u32,
+    /// After this many faults of hooks within the window, passthrough; at least one.
+    pub fault_limit: usize,
+    /// How far apart those faults may be. A hook that fails in every slot is found out, whatever
+    /// succeeds between.
+    pub fault_window: Duration,
 }
 
 impl Default for ProxyConfig {
@@ -78,15 +89,16 @@ impl Default for ProxyConfig {
             forward_deadline: Duration::from_secs(60),
             hook_deadline: Duration::from_secs(1),
             fault_limit: 5,
+            fault_window: Duration::from_secs(300),
         }
     }
 }
 
 /// What an operator wants to know of a proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyStatus {
-    /// Whether the hooks are left alone.
-    pub passthrough: bool,
+    /// Why and since when the hooks are left alone, if they are.
+    pub passthrough: Option<Passthrough>,
     /// Hooks that panicked or ran out of time, since the start.
     pub faults: u64,
     /// Calls of an intercepted method that were forwarded unseen because they hold something that
@@ -105,6 +117,7 @@ struct Proxy {
     inbound: Arc<JwtSecret>,
     hooks: Arc<dyn EngineHooks>,
     config: ProxyConfig,
+    switch: Arc<Switch>,
     guard: Guard,
     ids: PayloadIds,
     /// Held while a forkchoice update is forwarded. Tokio's mutex is fair: first come, first sent.
@@ -117,18 +130,26 @@ struct Proxy {
 
 impl EngineProxy {
     /// A proxy in front of `client`, for callers that hold the `inbound` secret.
+    ///
+    /// The hooks run on the runtime that this is called in.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime.
     pub fn new(
         client: EngineClient,
         inbound: Arc<JwtSecret>,
         hooks: Arc<dyn EngineHooks>,
         config: ProxyConfig,
     ) -> Self {
+        let switch = Arc::<Switch>::default();
         Self(Arc::new(Proxy {
             client,
             inbound,
             hooks,
             config,
-            guard: Guard::new(config.hook_deadline, config.fault_limit),
+            guard: Guard::new(&config, Arc::clone(&switch)),
+            switch,
             ids: PayloadIds::default(),
             forwarding: Mutex::new(()),
             looking: Mutex::new(()),
@@ -142,15 +163,28 @@ impl EngineProxy {
         Router::new().fallback(serve).with_state(Arc::clone(&self.0))
     }
 
-    /// Switches passthrough on or off.
-    pub fn set_passthrough(&self, on: bool) {
-        self.0.guard.set_passthrough(on);
+    /// Leaves the hooks alone, because an operator says so. If they already are, the reason is
+    /// replaced and the time stays.
+    pub fn enter_passthrough(&self, reason: impl Into<String>) {
+        self.0.switch.turn_on(PassthroughCause::Operator, reason.into());
+    }
+
+    /// Asks the hooks again, whoever said that they are to be left alone.
+    pub fn leave_passthrough(&self) {
+        self.0.guard.forgive();
+        self.0.switch.turn_off();
+    }
+
+    /// Whether the hooks are left alone. While they are, a change is also seen whenever a hook
+    /// ends that had been asked before: what it began is to be given up, too.
+    pub fn watch_passthrough(&self) -> watch::Receiver<Option<Passthrough>> {
+        self.0.switch.watch()
     }
 
     /// What the proxy has seen so far.
     pub fn status(&self) -> ProxyStatus {
         ProxyStatus {
-            passthrough: self.0.guard.passthrough(),
+            passthrough: self.0.switch.state(),
             faults: self.0.guard.faults(),
             not_understood: self.0.not_understood.load(Ordering::Relaxed),
             unanswered: self.0.unanswered.load(Ordering::Relaxed),
@@ -171,19 +205,28 @@ impl Proxy {
             Call::Forkchoice { id, call } => {
                 self.forkchoice_updated(headers, &body, &id, *call).await
             }
-            Call::GetPayload { id, method, version, payload } => {
-                self.get_payload(headers, &body, &id, &method, version, payload).await
+            Call::GetPayload { id, version, payload } => {
+                self.get_payload(headers, &body, &id, version, payload).await
             }
             Call::NewPayload { version } => self.new_payload(headers, &body, version).await,
             Call::NotUnderstood { method } => {
-                if self.not_understood.fetch_add(1, Ordering::Relaxed) == 0 {
-                    warn!(method, "forwarded unseen: the call holds something unknown");
-                }
-                let is_forkchoice = method.starts_with("engine_forkchoiceUpdated");
-                let _turn = if is_forkchoice { Some(self.forwarding.lock().await) } else { None };
-                self.hand_on(self.forward(headers, body.clone()).await, &body)
+                self.not_understood(&method);
+                self.pass(headers, &body).await
             }
-            Call::Other => self.hand_on(self.forward(headers, body.clone()).await, &body),
+            Call::Other => self.pass(headers, &body).await,
+        }
+    }
+
+    /// Forwards what no hook is asked about, or what all of them left to the execution client.
+    async fn pass(&self, headers: &HeaderMap, body: &Bytes) -> Response {
+        let Unseen { body: sent, is_forkchoice } = Unseen::read(body, |ours| self.ids.theirs(ours));
+        let _turn = if is_forkchoice { Some(self.forwarding.lock().await) } else { None };
+        self.hand_on(self.forward(headers, sent).await, body)
+    }
+
+    fn not_understood(&self, method: &str) {
+        if self.not_understood.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!(method, "forwarded unseen: the call holds something unknown");
         }
     }
 
@@ -212,6 +255,10 @@ impl Proxy {
         let Some(forkchoice) = Forkchoice::parse(answer) else {
             return self.hand_on(forwarded, body);
         };
+        if forkchoice.is_valid_for_another_than(call.state.head_block_hash) {
+            self.not_understood(call.version.forkchoice_updated());
+            return self.hand_on(forwarded, body);
+        }
         let theirs = forkchoice.updated.payload_id;
         let hooks = Arc::clone(&self.hooks);
         let updated = forkchoice.updated.clone();
@@ -221,7 +268,9 @@ impl Proxy {
                 if place.is_none() {
                     place = Some(looking.await);
                 }
-                guard::apart(async move { hooks.forkchoice_updated(&call, &updated).await }).await
+                self.guard
+                    .apart(async move { hooks.forkchoice_updated(&call, &updated).await })
+                    .await
             })
             .await
             .flatten();
@@ -239,27 +288,15 @@ impl Proxy {
         headers: &HeaderMap,
         body: &Bytes,
         id: &RawValue,
-        method: &str,
         version: PayloadVersion,
         payload: PayloadId,
     ) -> Response {
         let hooks = Arc::clone(&self.hooks);
-        let ours = self
-            .guard
-            .call(
-                "getPayload",
-                guard::apart(async move { hooks.get_payload(version, payload).await }),
-            )
-            .await
-            .flatten();
-        if let Some(ours) = ours {
-            return json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours)));
+        let asked = self.guard.apart(async move { hooks.get_payload(version, payload).await });
+        match self.guard.call("getPayload", asked).await.flatten() {
+            Some(ours) => json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours))),
+            None => self.pass(headers, body).await,
         }
-        let asked = match self.ids.theirs(payload) {
-            Some(theirs) => call::get_payload_body(id, method, theirs),
-            None => body.clone(),
-        };
-        self.hand_on(self.forward(headers, asked).await, body)
     }
 
     async fn new_payload(
@@ -272,7 +309,7 @@ impl Proxy {
         if forwarded.as_ref().is_ok_and(call::is_valid_status) {
             let hooks = Arc::clone(&self.hooks);
             let call = NewPayloadCall::new(version, body.clone());
-            let seen = guard::apart(async move { hooks.new_payload_valid(call) });
+            let seen = self.guard.apart(async move { hooks.new_payload_valid(call) });
             self.guard.call("newPayload", seen).await;
         }
         self.hand_on(forwarded, body)

@@ -39,11 +39,13 @@ pub enum AbandonReason {
     Shutdown = 8,
     /// Nobody asked for the block before its deadline.
     Expired = 9,
+    /// The builder was told to leave all blocks to the execution client, or told itself so.
+    Passthrough = 10,
 }
 
 impl AbandonReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::HeadChanged,
         Self::AttributesChanged,
         Self::SealFailed,
@@ -53,6 +55,7 @@ impl AbandonReason {
         Self::LeaseLost,
         Self::Shutdown,
         Self::Expired,
+        Self::Passthrough,
     ];
 
     /// The number on the wire.
@@ -77,6 +80,7 @@ impl AbandonReason {
             Self::LeaseLost => "lease_lost",
             Self::Shutdown => "shutdown",
             Self::Expired => "expired",
+            Self::Passthrough => "passthrough",
         }
     }
 }

@@ -35,3 +35,8 @@ pub(crate) mod pending {
         include!("gen/preconf.pending.v1.rs");
     }
 }
+pub(crate) mod admin {
+    pub(crate) mod v1 {
+        include!("gen/preconf.admin.v1.rs");
+    }
+}

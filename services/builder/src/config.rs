@@ -66,6 +66,26 @@ pub struct Config {
     #[arg(long, env = "PRECONF_INGRESS_LISTEN", value_name = "ENDPOINT")]
     pub ingress_listen: Endpoint,
 
+    /// Where operators switch passthrough and ask for the status; off if unset. SIGUSR1 switches
+    /// passthrough on, and SIGUSR2 off, in any case.
+    #[arg(long, env = "PRECONF_ADMIN_LISTEN", value_name = "ENDPOINT")]
+    pub admin_listen: Option<Endpoint>,
+
+    /// A name that a certificate must carry to be served on an `https://` admin listener.
+    #[arg(
+        long = "admin-allow-name",
+        env = "PRECONF_ADMIN_ALLOW_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "admin"
+    )]
+    pub admin_allow_names: Vec<String>,
+
+    /// Begin in passthrough: leave all blocks to the execution client until somebody switches it
+    /// off. What is switched while the process runs is not remembered by the next one.
+    #[arg(long, env = "PRECONF_PASSTHROUGH")]
+    pub passthrough: bool,
+
     /// The name under which the lease is taken. Two builders have two names, and a builder that is
     /// started again has the same one: the name of the host, if unset.
     #[arg(long, env = "PRECONF_LEASE_HOLDER", default_value_t = host_name(), value_name = "NAME")]
@@ -149,6 +169,12 @@ pub struct Config {
     )]
     pub minimum_priority_fee: u128,
 
+    /// Do not hand what comes in on the ingress to the execution client's pool. Then a block of that
+    /// client, the fallback, does not hold it, and what is not preconfirmed when this process is
+    /// killed is lost.
+    #[arg(long = "txpool.private", env = "PRECONF_TXPOOL_PRIVATE")]
+    pub private_pool: bool,
+
     /// The share of one core, in percent, that goes into executing transactions when they come, so
     /// that what they read is in memory when they are to be built in; 0 for none.
     #[arg(
@@ -205,7 +231,7 @@ impl Prepared {
             FeedUrl::WebSocket(_) => None,
         });
         let links = [&config.signer, &config.feed_listen, &config.ingress_listen];
-        for endpoint in links.into_iter().chain(standby) {
+        for endpoint in links.into_iter().chain(standby).chain(&config.admin_listen) {
             security.check(endpoint)?;
         }
         Ok(Self { config: config.clone(), spec: Arc::new(spec), inbound, outbound, security })

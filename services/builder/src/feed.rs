@@ -99,6 +99,8 @@ impl FeedService for Feed {
         let live = stream::unfold(state, |state| async move {
             let (mut live, mut last, seat, shutdown) = state?;
             let received = tokio::select! {
+                // What was said comes before goodbye.
+                biased;
                 received = live.recv() => received,
                 () = shutdown.cancelled() => {
                     let reason = GoodbyeReason::Draining;
@@ -330,11 +332,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_draining_feed_says_goodbye_and_takes_nobody() {
+    async fn a_draining_feed_says_what_it_has_to_say_then_goodbye_and_takes_nobody() {
         let shutdown = Shutdown::new();
         let feed = Feed::new(shutdown.clone());
         let mut items = feed.subscribe(None).unwrap();
+        let last_words = 0..10;
+        for index in last_words.clone() {
+            feed.publish(at(1, index), flashblock(at(1, index)));
+        }
         shutdown.trigger();
+        for _ in last_words {
+            let item = items.next().await.unwrap();
+            assert!(matches!(*item, FeedItem::Flashblock(_)), "{item:?}");
+        }
         let goodbye = items.next().await.unwrap();
         assert!(matches!(*goodbye, FeedItem::Goodbye { reason: GoodbyeReason::Draining, .. }));
         assert!(items.next().await.is_none());

@@ -22,13 +22,14 @@ use preconf_assembly::{
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::{Account, Key, StateReader};
-use preconf_upstream::Upstream;
+use preconf_upstream::{Upstream, UpstreamError};
 use preconf_wire::ingress::IngressService;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, oneshot},
     task::spawn_blocking,
     time::timeout,
 };
+use tracing::debug;
 
 use crate::{
     build::Order,
@@ -48,6 +49,8 @@ const BLOBS_AT_ONCE: usize = 64;
 const PROVED_AT_ONCE: usize = 1;
 /// How long a transaction may wait for its proofs to be looked at.
 const PROOFS: Duration = Duration::from_secs(2);
+/// How many transactions are on their way to the execution client; further ones are not handed on.
+const SHARED_AT_ONCE: usize = 256;
 /// How long a request may wait for its place.
 const PLACE: Duration = Duration::from_millis(500);
 /// How long the build thread may take to answer.
@@ -60,12 +63,42 @@ pub(crate) struct Ingress {
     room: Semaphore,
     blobs: Semaphore,
     provers: Semaphore,
+    /// Turns to hand transactions to the execution client; none if they are kept private.
+    sharing: Option<Arc<Semaphore>>,
 }
 
 impl Ingress {
-    pub(crate) fn new(sequencer: Arc<Sequencer>, speculation: Speculation) -> Self {
+    pub(crate) fn new(
+        sequencer: Arc<Sequencer>,
+        speculation: Speculation,
+        keeps_private: bool,
+    ) -> Self {
         let [room, blobs, provers] = [AT_ONCE, BLOBS_AT_ONCE, PROVED_AT_ONCE].map(Semaphore::new);
-        Self { sequencer, speculation, room, blobs, provers }
+        let sharing = (!keeps_private).then(|| Arc::new(Semaphore::new(SHARED_AT_ONCE)));
+        Self { sequencer, speculation, room, blobs, provers, sharing }
+    }
+
+    /// Hands a transaction to the execution client as well: so its own blocks, which are the
+    /// fallback, hold it, and it is not lost with this process. Nobody waits for that.
+    fn share(&self, encoded: Bytes) {
+        let Some(sharing) = &self.sharing else { return };
+        let Ok(turn) = sharing.clone().try_acquire_owned() else {
+            return self.sequencer.metrics.shared("no_turn");
+        };
+        let sequencer = self.sequencer.clone();
+        tokio::spawn(async move {
+            let _turn = turn;
+            let outcome = match sequencer.fetcher.upstream().send_raw_transaction(&encoded).await {
+                Ok(_) => "taken",
+                // It has it already, or does not want it.
+                Err(UpstreamError::Refused { .. }) => "refused",
+                Err(error) => {
+                    debug!(error = &error as &dyn std::error::Error, "was not handed on");
+                    "failed"
+                }
+            };
+            sequencer.metrics.shared(outcome);
+        });
     }
 
     /// Takes what comes into the execution client's pool, until it is dropped.
@@ -191,10 +224,13 @@ impl Ingress {
 impl IngressService for Ingress {
     async fn submit(&self, transaction: Bytes) -> Result<B256, TransactionRefusal> {
         let outcome = match self.place().await {
-            Ok(_place) => self.take(transaction).await,
+            Ok(_place) => self.take(transaction.clone()).await,
             Err(refusal) => Err(refusal),
         };
         self.count("ingress", &outcome);
+        if outcome.is_ok() {
+            self.share(transaction);
+        }
         outcome
     }
 

@@ -17,15 +17,18 @@
 //! * The [`sequencer`] gives it orders, reads the state it misses, and seals what it completes: the
 //!   sealed block has been called VALID by the execution client before anybody gets it.
 //! * The [`publisher`] has each flashblock signed and then puts it on the [`feed`].
-//! * Whatever of this fails, the execution client's own payload is handed out instead.
+//! * Whatever of this fails, the execution client's own payload is handed out instead; the
+//!   [`engine`] door has threads of its own, and an operator can have it do nothing else ([`admin`]).
 //!
 //! What was promised is kept: a builder that was killed reads it in its [`journal`], and a standby
 //! hears it on the feed; either goes on where the one before stopped, once it has the lease.
 //!
 //! This service holds no key.
 
+mod admin;
 mod build;
 mod config;
+mod engine;
 mod feed;
 mod ingress;
 mod journal;

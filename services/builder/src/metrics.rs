@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     lost_statements: Family<Counter, 2>,
     heads: Family<Counter, 1>,
     submissions: Family<Counter, 2>,
+    shared: Family<Counter, 1>,
     epoch: Gauge,
     heard: Family<Counter, 1>,
     speculation: Histogram,
@@ -95,6 +96,11 @@ impl Metrics {
                 "submissions",
                 "Transactions offered to the pool, by where they came from and outcome.",
                 ["source", "outcome"],
+            ),
+            shared: registry.counters(
+                "shared_transactions",
+                "Transactions handed to the execution client's pool as well, by outcome.",
+                ["outcome"],
             ),
             epoch: registry
                 .gauge("lease_epoch", "The epoch of the lease held; 0 before the first."),
@@ -160,6 +166,10 @@ impl Metrics {
 
     pub(crate) fn submission(&self, source: &'static str, outcome: &'static str) {
         self.submissions.get([source, outcome]).inc();
+    }
+
+    pub(crate) fn shared(&self, outcome: &'static str) {
+        self.shared.get([outcome]).inc();
     }
 
     pub(crate) fn speculated(&self, took: Duration) {

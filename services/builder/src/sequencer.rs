@@ -214,7 +214,7 @@ impl Sequencer {
         if let Stage::Sealed(sealed) = stage
             // A block without promises that nobody published: the client's own is fuller.
             && (is_led || fallback.is_none() || sealed.is_used())
-            && let Ok(envelope) = sealed.envelope(version)
+            && let Some(envelope) = sealed.envelope(version).await
         {
             self.metrics.payload("builder");
             return Some(envelope);

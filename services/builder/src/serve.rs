@@ -2,22 +2,20 @@
 
 use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt;
 use parking_lot::Mutex;
-use preconf_chassis::{Backoff, Context, Exit, Shutdown, channel, grpc};
+use preconf_chassis::{Backoff, Context, Exit, Security, Shutdown, channel, grpc};
 use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
 use preconf_upstream::{Head, StateFetcher, Upstream, UpstreamConfig};
-use preconf_wire::{feed, ingress, signer::SignerClient};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
+use preconf_wire::{admin, feed, ingress, signer::SignerClient};
+use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use tracing::warn;
 
 use crate::{
-    Prepared,
+    Config, Prepared,
+    admin::{Admin, Signals, give_up_in_passthrough},
     build::BuildThread,
+    engine,
     feed::Feed,
     ingress::Ingress,
     journal::{Journal, Recovered},
@@ -43,10 +41,11 @@ const WANTED: usize = 16;
 /// # Errors
 /// If a listener cannot be bound, or the execution client is of another chain.
 pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
+    let signals = Signals::take()?;
     let Prepared { config, spec, inbound, outbound, security } = prepared;
     let metrics = Arc::new(Metrics::new(&context.registry));
 
-    let engine = EngineClient::new(&config.execution_engine_url, outbound)?;
+    let engine = EngineClient::new(&config.execution_engine_url, outbound.clone())?;
     let ws = config.execution_ws_url.clone();
     let has_pool = ws.is_some();
     let upstream = UpstreamConfig { ws, ..UpstreamConfig::new(config.execution_url.clone()) };
@@ -75,9 +74,27 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         builds: Builds::default(),
         heard: Mutex::default(),
     });
-    // The feed says goodbye when the last word has been said, which is after the shutdown begins.
+    // The feed says goodbye, and the consensus client's door closes, when the last word has been
+    // said, which is after the shutdown begins.
     let spoken = Shutdown::new();
-    let origin = Arc::new(Feed::new(spoken.clone()));
+    let last_word = LastWord(spoken.clone());
+    // The chain comes first: before anything is read, asked or waited for. What the hooks begin
+    // meanwhile waits in the queues above.
+    //
+    // The hook may wait for our seal, and after that for the fallback.
+    let hook_deadline = Duration::from_millis(2 * config.seal_budget_ms + 500);
+    let limits = ProxyConfig { hook_deadline, ..ProxyConfig::default() };
+    // With connections of its own, which nobody else can fill or break.
+    let forwarding = EngineClient::new(&config.execution_engine_url, outbound)?;
+    let proxy = EngineProxy::new(forwarding, inbound, sequencer.clone(), limits);
+    if config.passthrough {
+        proxy.enter_passthrough("--passthrough");
+    }
+    engine::spawn(&context, config.engine_addr, proxy.router(), spoken.clone())?;
+    spawn_switch(&context, &proxy, &sequencer, signals);
+    serve_admin(&context, &config, &security, proxy).await?;
+
+    let origin = Arc::new(Feed::new(spoken));
     let (journal, recovered) = config.journal.as_deref().map_or(Ok(Default::default()), read)?;
     origin.restore(&recovered.items);
     let publisher = Publisher::new(Parts {
@@ -94,17 +111,13 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
 
     let feed_listener = context.bind("feed", &config.feed_listen, &security).await?;
     let ingress_listener = context.bind("ingress", &config.ingress_listen, &security).await?;
-    let engine_listener = TcpListener::bind(config.engine_addr).await.map_err(|source| {
-        io::Error::new(source.kind(), format!("binding {}: {source}", config.engine_addr))
-    })?;
-    context.announce("engine", &format_args!("http://{}", engine_listener.local_addr()?));
 
     let tasks = &context.tasks;
     tasks.spawn_thread("build", || thread.run());
     let shutdown = context.shutdown.clone();
     tasks.spawn("publish", async move {
+        let _last_word = last_word;
         publisher.run(to_publish, shutdown).await;
-        spoken.trigger();
         Ok::<(), Infallible>(())
     });
     spawn_until_shutdown(&context, "prepare", sequencer.clone().prepare(to_prepare));
@@ -154,7 +167,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     if let Some(speculator) = speculator {
         spawn_until_shutdown(&context, "speculate", speculator.run(sequencer.clone()));
     }
-    let ingress = Arc::new(Ingress::new(sequencer.clone(), speculation));
+    let ingress = Arc::new(Ingress::new(sequencer.clone(), speculation, config.private_pool));
     if has_pool {
         let ingress = ingress.clone();
         let pool = sequencer.fetcher.upstream().clone();
@@ -163,20 +176,51 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     }
     let routes = Routes::new(ingress::server(ingress));
     tasks.spawn("ingress", grpc::serve(ingress_listener, routes, context.shutdown.clone()));
+    Ok(())
+}
 
-    // The hook may wait for our seal, and after that for the fallback.
-    let hook_deadline = Duration::from_millis(2 * config.seal_budget_ms + 500);
-    let limits = ProxyConfig { hook_deadline, ..ProxyConfig::default() };
-    let proxy = EngineProxy::new(engine, inbound, sequencer, limits);
-    let shutdown = context.shutdown.clone();
-    let engine_listener = engine_listener.tap_io(|stream| {
-        // A stream that cannot be tuned still serves.
-        let _ = stream.set_nodelay(true);
+/// Says, when it is gone, that the last word has been said: nobody waits for a publisher that failed
+/// or was never started.
+struct LastWord(Shutdown);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.trigger();
+    }
+}
+
+/// What switches passthrough, and what follows from it.
+fn spawn_switch(
+    context: &Context,
+    proxy: &EngineProxy,
+    sequencer: &Arc<Sequencer>,
+    signals: Signals,
+) {
+    let gauge = context.registry.gauge(
+        "passthrough",
+        "Whether all blocks are left to the execution client: 1, or 0 while this builder builds.",
+    );
+    let (proxy, sequencer) = (proxy.clone(), sequencer.clone());
+    let giving_up =
+        give_up_in_passthrough(proxy.clone(), sequencer, gauge, context.shutdown.clone());
+    context.tasks.spawn("passthrough", async move {
+        giving_up.await;
+        Ok::<(), Infallible>(())
     });
-    tasks.spawn("engine", async move {
-        let drain = async move { shutdown.cancelled().await };
-        axum::serve(engine_listener, proxy.router()).with_graceful_shutdown(drain).await
-    });
+    spawn_until_shutdown(context, "signals", signals.obey(proxy));
+}
+
+async fn serve_admin(
+    context: &Context,
+    config: &Config,
+    security: &Security,
+    proxy: EngineProxy,
+) -> Result<(), Exit> {
+    let Some(endpoint) = &config.admin_listen else { return Ok(()) };
+    let listener = context.bind("admin", endpoint, security).await?;
+    let listener = listener.allow_names(config.admin_allow_names.clone());
+    let routes = Routes::new(admin::server(Arc::new(Admin::new(proxy))));
+    context.tasks.spawn("admin", grpc::serve(listener, routes, context.shutdown.clone()));
     Ok(())
 }
 

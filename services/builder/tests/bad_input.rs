@@ -137,6 +137,8 @@ fn a_jwt_secret_that_is_malformed_or_readable_by_others_is_named() {
 
 #[test]
 fn plaintext_to_another_machine_is_refused() {
-    let stderr = Setting::new().refused(&["--feed-listen", "http://0.0.0.0:0"]);
-    assert!(stderr.contains("0.0.0.0"), "{stderr}");
+    for flag in ["--feed-listen", "--admin-listen"] {
+        let stderr = Setting::new().refused(&[flag, "http://0.0.0.0:0"]);
+        assert!(stderr.contains("0.0.0.0"), "{flag}: {stderr}");
+    }
 }

@@ -11,7 +11,9 @@ use crate::system::{DEADLINE, System, attributes};
 async fn in_passthrough_the_chain_gets_the_clients_blocks_and_afterwards_ours() {
     let directory = tempfile::tempdir().unwrap();
     let admin = format!("unix:{}", directory.path().join("admin.sock").display());
-    let mut system = System::start_flagged(&["--admin-listen", &admin]).await;
+    // What the builder takes stays with it: so it alone has to keep what it promised.
+    let flags = ["--admin-listen", &admin, "--txpool.private"];
+    let mut system = System::start_flagged(&flags).await;
     let channel = channel(&admin.parse().unwrap(), &Security::default()).unwrap();
     let operator = AdminClient::new(channel, DEADLINE);
 

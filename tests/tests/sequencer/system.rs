@@ -156,6 +156,13 @@ impl System {
         let killed = self.builders.remove(0);
         let (name, address) = (killed.name, killed.engine_addr);
         killed.kill();
+        // Its threads let go of the address a moment later; a process would have done so at once.
+        let freed = async {
+            while std::net::TcpListener::bind(address).is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, freed).await.unwrap();
         let builder = Builder::start(name, address, &self.directory, &self.running, &[]).await;
         self.builders.insert(0, builder);
         self.reconnect().await;

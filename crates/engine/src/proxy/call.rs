@@ -4,7 +4,9 @@
 //! [`Call::NotUnderstood`], and is forwarded as it is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadAttributes, PayloadId};
 use bytes::Bytes;
 use http::StatusCode;
@@ -32,7 +34,7 @@ pub(super) enum Call {
     /// A forkchoice update.
     Forkchoice { id: Box<RawValue>, call: Box<ForkchoiceCall> },
     /// A request for a payload.
-    GetPayload { id: Box<RawValue>, method: String, version: PayloadVersion, payload: PayloadId },
+    GetPayload { id: Box<RawValue>, version: PayloadVersion, payload: PayloadId },
     /// A new payload; its parameters are not read here.
     NewPayload { version: PayloadVersion },
     /// A method that we intercept, with something in it that we do not know.
@@ -64,6 +66,59 @@ impl Call {
         };
         understood.unwrap_or_else(|| Self::NotUnderstood { method: request.method.into_owned() })
     }
+}
+
+/// A body that is forwarded without being shown to anybody: a request or a batch.
+pub(super) struct Unseen {
+    /// What is sent: as it came, but for ids of ours.
+    pub(super) body: Bytes,
+    /// Whether a forkchoice update of any version is in it.
+    pub(super) is_forkchoice: bool,
+}
+
+impl Unseen {
+    /// Reads a body. `theirs` is the execution client's payload id behind one of ours, if it is
+    /// another one.
+    pub(super) fn read(body: &Bytes, theirs: impl Fn(PayloadId) -> Option<PayloadId>) -> Self {
+        let requests = requests(body);
+        let is_of = |request: &Request<'_>, prefix| request.method.starts_with(prefix);
+        let is_forkchoice =
+            requests.iter().any(|request| is_of(request, "engine_forkchoiceUpdated"));
+        let mut sent = Vec::new();
+        let mut copied = 0;
+        for request in requests.iter().filter(|request| is_of(request, "engine_getPayloadV")) {
+            let Some((at, ours)) = payload_id(body, request) else { continue };
+            let Some(theirs) = theirs(ours) else { continue };
+            sent.extend_from_slice(&body[copied..at.start]);
+            sent.extend_from_slice(format!("\"{theirs}\"").as_bytes());
+            copied = at.end;
+        }
+        if copied == 0 {
+            return Self { body: body.clone(), is_forkchoice };
+        }
+        sent.extend_from_slice(&body[copied..]);
+        Self { body: sent.into(), is_forkchoice }
+    }
+}
+
+/// The requests in a body, in their order; those that cannot be read are left out.
+fn requests(body: &[u8]) -> Vec<Request<'_>> {
+    if !rpc::is_batch(body) {
+        return serde_json::from_slice(body).into_iter().collect();
+    }
+    let entries: Vec<&RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let objects = entries.into_iter().map(RawValue::get).filter(|entry| entry.starts_with('{'));
+    objects.filter_map(|entry| serde_json::from_str(entry).ok()).collect()
+}
+
+/// The payload id that a request of this body asks for, and where in the body it is written.
+fn payload_id(body: &[u8], request: &Request<'_>) -> Option<(Range<usize>, PayloadId)> {
+    let params: Vec<&RawValue> = serde_json::from_str(request.params?.get()).ok()?;
+    let written = params.first()?.get();
+    let id = serde_json::from_str(written).ok()?;
+    // It borrows from the body.
+    let start = written.as_ptr().addr() - body.as_ptr().addr();
+    Some((start..start + written.len(), id))
 }
 
 fn forkchoice(request: &Request<'_>, id: &RawValue, version: ForkchoiceVersion) -> Option<Call> {
@@ -115,8 +170,7 @@ fn payload_attributes(
 fn get_payload(request: &Request<'_>, id: &RawValue, version: PayloadVersion) -> Option<Call> {
     let params = Params::parse(request.params).ok()?;
     let payload = params.required(0, "payloadId").ok().filter(|_| params.len() == 1)?;
-    let method = request.method.to_string();
-    Some(Call::GetPayload { id: id.to_owned(), method, version, payload })
+    Some(Call::GetPayload { id: id.to_owned(), version, payload })
 }
 
 /// The answer to a forkchoice update, without an error in it.
@@ -132,6 +186,12 @@ impl<'a> Forkchoice<'a> {
         let answer: ForkchoiceAnswer = serde_json::from_str(result.get()).ok()?;
         let fields = serde_json::from_str(result.get()).ok()?;
         Some(Self { updated: answer.into(), fields })
+    }
+
+    /// Whether another head than the one that was chosen is what was called VALID.
+    pub(super) fn is_valid_for_another_than(&self, head: B256) -> bool {
+        let status = &self.updated.payload_status;
+        status.is_valid() && status.latest_valid_hash.is_some_and(|valid| valid != head)
     }
 
     /// The same answer with another payload id; every other field stays as it was written.
@@ -150,11 +210,6 @@ pub(super) fn is_valid_status(forwarded: &Forwarded) -> bool {
         .and_then(|result| serde_json::from_str::<StatusAnswer>(result.get()).ok())
         .map(alloy_rpc_types_engine::PayloadStatus::from);
     status.is_some_and(|status| status.is_valid())
-}
-
-/// The same getPayload for another id.
-pub(super) fn get_payload_body(id: &RawValue, method: &str, payload: PayloadId) -> Bytes {
-    rpc::request_body(id, method, &[payload]).expect("8 bytes of hex always serialize")
 }
 
 /// The id of a request that could be read, to answer it.

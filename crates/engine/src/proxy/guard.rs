@@ -1,41 +1,74 @@
 //! Keeping the faults of hooks away from the two clients.
+//!
+//! A hook runs on the runtime that the proxy was made in, which need not be the one that forwards:
+//! a hook that blocks its thread blocks a thread of that runtime. It is waited for until its
+//! deadline and no longer.
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{Instrument, error, info, warn};
+use tokio::time::Instant;
+use tracing::{Instrument, warn};
+
+use super::ProxyConfig;
+use super::passthrough::{PassthroughCause, Switch};
 
 /// Counts faults, and leaves the hooks alone after too many.
 #[derive(Debug)]
 pub(super) struct Guard {
     deadline: Duration,
-    fault_limit: u32,
-    passthrough: AtomicBool,
+    fault_limit: usize,
+    fault_window: Duration,
+    runtime: Handle,
+    switch: Arc<Switch>,
     faults: AtomicU64,
-    in_a_row: AtomicU32,
+    /// When the newest faults were. Locked only by a fault.
+    recent: Mutex<VecDeque<Instant>>,
 }
 
-/// Runs a hook on a task of its own, so that a panic or a thread that never yields stays there.
-/// The task ends when the returned future is dropped.
-pub(super) async fn apart<T: Send + 'static>(
-    hook: impl Future<Output = T> + Send + 'static,
-) -> Result<T, JoinError> {
-    let mut task = JoinSet::new();
-    task.spawn(hook.in_current_span());
-    task.join_next().await.expect("one task was spawned just above")
+/// Tells the switch when the hook that it belongs to is gone.
+struct Ended(Arc<Switch>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.hook_ended();
+    }
 }
 
 impl Guard {
-    pub(super) fn new(deadline: Duration, fault_limit: u32) -> Self {
+    /// For hooks that run on the runtime that this is called in.
+    pub(super) fn new(config: &ProxyConfig, switch: Arc<Switch>) -> Self {
         Self {
-            deadline,
-            fault_limit,
-            passthrough: AtomicBool::new(false),
+            deadline: config.hook_deadline,
+            fault_limit: config.fault_limit.max(1),
+            fault_window: config.fault_window,
+            runtime: Handle::current(),
+            switch,
             faults: AtomicU64::new(0),
-            in_a_row: AtomicU32::new(0),
+            recent: Mutex::default(),
         }
+    }
+
+    /// Runs a hook on a task of its own, so that a panic or a thread that never yields stays there.
+    /// The task ends when the returned future is dropped.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        hook: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let ended = Ended(Arc::clone(&self.switch));
+        let hook = async move {
+            // Dropped after the hook.
+            let _ended = ended;
+            hook.await
+        };
+        let mut task = JoinSet::new();
+        task.spawn_on(hook.in_current_span(), &self.runtime);
+        task.join_next().await.expect("one task was spawned just above")
     }
 
     /// What the hook returned, or `None` if it is not to be asked or failed.
@@ -44,34 +77,42 @@ impl Guard {
         name: &'static str,
         hook: impl Future<Output = Result<T, JoinError>>,
     ) -> Option<T> {
-        if self.passthrough() {
+        if self.switch.is_on() {
             return None;
         }
-        match tokio::time::timeout(self.deadline, hook).await {
-            Ok(Ok(returned)) => {
-                self.in_a_row.store(0, Ordering::Relaxed);
-                return Some(returned);
-            }
-            Ok(Err(_)) => warn!(hook = name, "a hook panicked"),
-            Err(_) => warn!(hook = name, deadline = ?self.deadline, "a hook ran out of time"),
-        }
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        if self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1 == self.fault_limit {
-            error!(faults = self.fault_limit, "passthrough: too many faults in a row");
-            self.passthrough.store(true, Ordering::Relaxed);
-        }
+        let fault = match tokio::time::timeout(self.deadline, hook).await {
+            Ok(Ok(returned)) => return Some(returned),
+            Ok(Err(_)) => "panicked",
+            Err(_) => "ran out of time",
+        };
+        warn!(hook = name, fault, "a hook failed");
+        self.fault(name, fault);
         None
     }
 
-    pub(super) fn set_passthrough(&self, on: bool) {
-        self.in_a_row.store(0, Ordering::Relaxed);
-        if self.passthrough.swap(on, Ordering::Relaxed) != on {
-            info!(passthrough = on, "passthrough was switched");
+    fn fault(&self, name: &'static str, fault: &'static str) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        let limit = self.fault_limit;
+        let now = Instant::now();
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(now);
+        if recent.len() > limit {
+            recent.pop_front();
+        }
+        let is_repeated = recent.len() == limit
+            && recent.front().is_some_and(|first| now - *first <= self.fault_window);
+        if is_repeated {
+            recent.clear();
+            drop(recent);
+            let within = self.fault_window;
+            let reason = format!("{limit} faults within {within:?}, the last: {name} {fault}");
+            self.switch.turn_on(PassthroughCause::Faults, reason);
         }
     }
 
-    pub(super) fn passthrough(&self) -> bool {
-        self.passthrough.load(Ordering::Relaxed)
+    /// Forgets the faults so far: an operator has seen to them.
+    pub(super) fn forgive(&self) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn faults(&self) -> u64 {

@@ -20,8 +20,8 @@ pub type HookFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A service that looks at the calls of a consensus client.
 ///
 /// Each call runs on a task of its own with a deadline; it may panic or hang without harm to the
-/// two clients, but after several such faults in a row it is no longer called. It is dropped
-/// half-way if the consensus client hangs up, so it must leave nothing inconsistent at an await.
+/// two clients, but after several such faults it is no longer called. It is dropped half-way if the
+/// consensus client hangs up, so it must leave nothing inconsistent at an await.
 pub trait EngineHooks: Send + Sync + 'static {
     /// The execution client has answered a forkchoice update. `Some` replaces the payload id in
     /// that answer, if it was VALID; the status is never ours to change.

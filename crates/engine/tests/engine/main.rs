@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod arrangement;
 mod client;
+mod passthrough;
 mod payload;
 mod proxy;

@@ -1,312 +1,22 @@
-//! The proxy between a caller and a scripted execution client, over real sockets.
+//! What passes the proxy, what it shows to its hooks, and what it answers for them.
 
-use std::future::{Future, pending, poll_fn};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::State;
-use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use preconf_engine::proxy::{
-    EngineHooks, ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion,
-};
-use preconf_engine::{EngineClient, EngineProxy, JwtSecret, ProxyConfig};
-use serde_json::value::RawValue;
+use axum::body::Body;
+use http::{Request, StatusCode};
+use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
-const OURS: &str = "0x0909090909090909";
-const THEIRS: &str = "0x0101010101010101";
-
-/// Longer than anything here takes, so that a failing test ends.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn now() -> u64 {
-    let now = std::time::SystemTime::now();
-    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn inbound() -> Arc<JwtSecret> {
-    Arc::new(JwtSecret::from_bytes([1; 32]))
-}
-
-fn outbound() -> Arc<JwtSecret> {
-    Arc::new(JwtSecret::from_bytes([2; 32]))
-}
-
-// ---- the execution client -------------------------------------------------------------------
-
-type Script = dyn Fn(&str) -> (StatusCode, String) + Send + Sync;
-
-/// An execution client that answers what it is told to and remembers what it was asked.
-struct Execution {
-    asked: Mutex<Vec<Bytes>>,
-    /// Each request waits for one permit, if set.
-    gate: Option<tokio::sync::Semaphore>,
-    arrived: mpsc::Sender<String>,
-    script: Box<Script>,
-}
-
-async fn execution(State(client): State<Arc<Execution>>, request: Request<Body>) -> Response {
-    let token = request.headers()["authorization"].to_str().unwrap().to_owned();
-    assert_eq!(outbound().verify(token.strip_prefix("Bearer ").unwrap(), now()), Ok(()));
-    assert_eq!(request.headers()["content-type"], "application/json");
-    let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
-    let text = String::from_utf8_lossy(&body).into_owned();
-    client.asked.lock().unwrap().push(body);
-    let _ = client.arrived.try_send(text.clone());
-    if let Some(gate) = &client.gate {
-        gate.acquire().await.unwrap().forget();
-    }
-    let (status, answer) = (client.script)(&text);
-    Response::builder()
-        .status(status)
-        .header("content-type", "application/json; charset=x")
-        .body(Body::from(answer))
-        .unwrap()
-}
-
-fn by_method(body: &str) -> (StatusCode, String) {
-    let answer = if body.contains("forkchoiceUpdated") {
-        forkchoice_answer(THEIRS)
-    } else if body.contains("getPayload") && !body.contains(THEIRS) {
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-38001,"message":"Unknown payload"}}"#.to_owned()
-    } else if body.contains("newPayload") {
-        r#"{"jsonrpc":"2.0","id":1,"result":{"status":"VALID"}}"#.to_owned()
-    } else {
-        r#"{"jsonrpc": "2.0", "id": 1, "result": {"theirs": 1e2}}"#.to_owned()
-    };
-    (StatusCode::OK, answer)
-}
-
-fn forkchoice_answer(id: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":1,"result":{{"payloadStatus":{{"status":"VALID","latestValidHash":"{HASH}","validationError":null}},"payloadId":"{id}"}}}}"#
-    )
-}
-
-// ---- the hooks ------------------------------------------------------------------------------
-
-/// What the hooks do when they are asked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Mood {
-    Decline,
-    Answer,
-    Panic,
-    PanicLater,
-    Hang,
-    Block,
-}
-
-struct Hooks {
-    mood: Mutex<Mood>,
-    seen: watch::Sender<Vec<String>>,
-    /// Forkchoice hooks wait for this, if set.
-    hold: Option<Arc<Notify>>,
-}
-
-impl Hooks {
-    fn saw(&self, call: String) {
-        self.seen.send_modify(|seen| seen.push(call));
-    }
-
-    async fn act<T>(&self, answer: T) -> Option<T> {
-        let mood = *self.mood.lock().unwrap();
-        match mood {
-            Mood::Decline => None,
-            Mood::Answer => Some(answer),
-            Mood::Panic => panic!("a hook panics, as this test wants"),
-            Mood::PanicLater => {
-                tokio::task::yield_now().await;
-                panic!("a hook panics after an await, as this test wants")
-            }
-            Mood::Hang => pending().await,
-            Mood::Block => {
-                std::thread::park_timeout(Duration::from_millis(500));
-                None
-            }
-        }
-    }
-}
-
-impl EngineHooks for Hooks {
-    fn forkchoice_updated<'a>(
-        &'a self,
-        call: &'a ForkchoiceCall,
-        answer: &'a ForkchoiceUpdated,
-    ) -> HookFuture<'a, Option<PayloadId>> {
-        assert_ne!(*self.mood.lock().unwrap(), Mood::Panic, "before the first await");
-        Box::pin(async move {
-            let timestamp = call.attributes.as_ref().map_or(0, |attributes| attributes.timestamp);
-            self.saw(format!("forkchoice {timestamp}"));
-            assert_eq!(answer.payload_id, Some(THEIRS.parse().unwrap()));
-            if let Some(hold) = &self.hold {
-                hold.notified().await;
-            }
-            self.act(OURS.parse().unwrap()).await
-        })
-    }
-
-    fn get_payload(
-        &self,
-        version: PayloadVersion,
-        id: PayloadId,
-    ) -> HookFuture<'_, Option<Box<RawValue>>> {
-        self.saw(format!("getPayload {version:?} {id}"));
-        Box::pin(self.act(RawValue::from_string(r#"{"ours": 1e2}"#.to_owned()).unwrap()))
-    }
-
-    fn new_payload_valid(&self, call: NewPayloadCall) {
-        assert_ne!(*self.mood.lock().unwrap(), Mood::Panic, "in a plain function");
-        let parsed = call.parse().map(|new| {
-            let number = new.payload.payload_inner.payload_inner.block_number;
-            new.parent_proposer_pubkey.map_or(number, |key| number + u64::from(key[0]))
-        });
-        self.saw(format!("newPayload {:?} {parsed:?}", call.version()));
-    }
-}
-
-// ---- the arrangement ------------------------------------------------------------------------
-
-struct Arrangement {
-    proxy: EngineProxy,
-    hooks: Arc<Hooks>,
-    execution: Arc<Execution>,
-    arrivals: tokio::sync::Mutex<mpsc::Receiver<String>>,
-    address: SocketAddr,
-    http: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
-    _servers: JoinSet<()>,
-}
-
-#[derive(Clone)]
-struct Options {
-    mood: Mood,
-    config: ProxyConfig,
-    gated: bool,
-    hold: Option<Arc<Notify>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let config = ProxyConfig { hook_deadline: PATIENCE, ..ProxyConfig::default() };
-        Self { mood: Mood::Decline, config, gated: false, hold: None }
-    }
-}
-
-async fn serve(servers: &mut JoinSet<()>, router: Router) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    servers.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    address
-}
-
-async fn arrange(options: Options) -> Arrangement {
-    arrange_with(options, by_method).await
-}
-
-async fn arrange_with(
-    options: Options,
-    script: impl Fn(&str) -> (StatusCode, String) + Send + Sync + 'static,
-) -> Arrangement {
-    let (arrived, arrivals) = mpsc::channel(1000);
-    let execution = Arc::new(Execution {
-        asked: Mutex::default(),
-        gate: options.gated.then(|| tokio::sync::Semaphore::new(0)),
-        arrived,
-        script: Box::new(script),
-    });
-    let mut servers = JoinSet::new();
-    let router = Router::new().fallback(self::execution).with_state(Arc::clone(&execution));
-    let upstream = serve(&mut servers, router).await;
-
-    let url = format!("http://{upstream}/engine").parse().unwrap();
-    let client = EngineClient::new(&url, outbound()).unwrap();
-    let hooks = Arc::new(Hooks {
-        mood: Mutex::new(options.mood),
-        seen: watch::Sender::default(),
-        hold: options.hold,
-    });
-    let proxy = EngineProxy::new(client, inbound(), hooks.clone(), options.config);
-    let address = serve(&mut servers, proxy.router()).await;
-    let http = Client::builder(TokioExecutor::new()).build_http();
-    let arrivals = tokio::sync::Mutex::new(arrivals);
-    Arrangement { proxy, hooks, execution, arrivals, address, http, _servers: servers }
-}
-
-impl Arrangement {
-    async fn send(&self, body: &str) -> (StatusCode, String) {
-        let (status, _, body) = self.send_as(&inbound().sign(now()), body).await;
-        (status, body)
-    }
-
-    async fn send_as(&self, token: &str, body: &str) -> (StatusCode, HeaderMap, String) {
-        let request = Request::post(format!("http://{}/any/path", self.address))
-            .header("authorization", format!("Bearer {token}"))
-            .header("content-type", "application/json")
-            .body(Full::from(body.to_owned()))
-            .unwrap();
-        let answer = tokio::time::timeout(PATIENCE, self.http.request(request)).await;
-        let (parts, body) = answer.unwrap().unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        (parts.status, parts.headers, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    fn asked(&self) -> Vec<String> {
-        let asked = self.execution.asked.lock().unwrap();
-        asked.iter().map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.hooks.seen.borrow().clone()
-    }
-
-    async fn arrival(&self) -> String {
-        let mut arrivals = self.arrivals.lock().await;
-        tokio::time::timeout(PATIENCE, arrivals.recv()).await.unwrap().unwrap()
-    }
-
-    async fn until_seen(&self, count: usize) {
-        let mut seen = self.hooks.seen.subscribe();
-        let enough = seen.wait_for(|seen| seen.len() >= count);
-        tokio::time::timeout(PATIENCE, enough).await.unwrap().unwrap();
-    }
-
-    fn open_gate(&self) {
-        self.execution.gate.as_ref().unwrap().add_permits(1);
-    }
-}
-
-fn forkchoice(timestamp: u64) -> String {
-    let address = "0x3333333333333333333333333333333333333333";
-    format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"engine_forkchoiceUpdatedV3","params":[{{"headBlockHash":"{HASH}","safeBlockHash":"{HASH}","finalizedBlockHash":"{HASH}"}},{{"timestamp":"{timestamp:#x}","prevRandao":"{HASH}","suggestedFeeRecipient":"{address}","withdrawals":[],"parentBeaconBlockRoot":"{HASH}"}}]}}"#
-    )
-}
-
-fn get_payload(version: u8, id: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"engine_getPayloadV{version}","params":["{id}"]}}"#
-    )
-}
-
-fn new_payload() -> String {
-    let bloom = format!("0x{}", "00".repeat(256));
-    format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"engine_newPayloadV4","params":[{{"parentHash":"{HASH}","feeRecipient":"0x3333333333333333333333333333333333333333","stateRoot":"{HASH}","receiptsRoot":"{HASH}","logsBloom":"{bloom}","prevRandao":"{HASH}","blockNumber":"0x64","gasLimit":"0x1c9c380","gasUsed":"0x0","timestamp":"0x5","extraData":"0x","baseFeePerGas":"0x7","blockHash":"{HASH}","transactions":[],"withdrawals":[],"blobGasUsed":"0x0","excessBlobGas":"0x0"}},[],"{HASH}",[]]}}"#
-    )
-}
+use crate::arrangement::{
+    HASH, Mood, OURS, Options, PATIENCE, THEIRS, arrange, arrange_with, by_method, forkchoice,
+    forkchoice_answer, get_payload, inbound, new_payload, now, outbound, serve,
+};
 
 // ---- forwarding -----------------------------------------------------------------------------
 
@@ -341,6 +51,23 @@ async fn batches_notifications_and_rubbish_pass_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn every_error_of_the_client_passes_with_http_200_whatever_was_called() {
+    for code in [-32700, -32600, -32601, -32602, -32603, -32000, -38001, -38002, -38003, -38004] {
+        let error = format!(
+            r#"{{"jsonrpc":"2.0","error":{{"code":{code},"message":"x","data":{{"a":1e2}}}},"id":1}}"#
+        );
+        let script = {
+            let error = error.clone();
+            move |_: &str| (StatusCode::OK, error.clone())
+        };
+        let arrangement = arrange_with(Options::default(), script).await;
+        for body in [forkchoice(5), new_payload(), get_payload(4, OURS), "{}".to_owned()] {
+            assert_eq!(arrangement.send(&body).await, (StatusCode::OK, error.clone()), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_status_and_content_type_of_the_client_are_handed_on() {
     let script = |_: &str| (StatusCode::SERVICE_UNAVAILABLE, "starting".to_owned());
     let arrangement = arrange_with(Options::default(), script).await;
@@ -358,7 +85,7 @@ async fn a_client_that_is_down_is_a_bad_gateway_that_echoes_the_id() {
     let mut arrangement = arrange(Options::default()).await;
     let hooks = Arc::clone(&arrangement.hooks);
     let proxy = EngineProxy::new(client, inbound(), hooks, ProxyConfig::default());
-    arrangement.address = serve(&mut arrangement._servers, proxy.router()).await;
+    arrangement.address = serve(&mut arrangement.servers, proxy.router()).await;
 
     let (status, body) = arrangement.send(r#"{"id":"a","method":"eth_chainId"}"#).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
@@ -389,12 +116,46 @@ async fn a_refusal_of_our_token_is_not_blamed_on_the_caller() {
 #[tokio::test]
 async fn a_bad_token_is_refused_and_nothing_is_forwarded() {
     let arrangement = arrange(Options::default()).await;
-    let stale = inbound().sign(now() - 120);
-    for token in [stale.as_str(), &outbound().sign(now()), "rubbish", ""] {
+    let (stale, early) = (inbound().sign(now() - 62), inbound().sign(now() + 70));
+    // {"alg":"none","typ":"JWT"}, with our claims and without a signature.
+    let claims = inbound().sign(now()).split('.').nth(1).unwrap().to_owned();
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{claims}.");
+    for token in [&stale, &early, &unsigned, &outbound().sign(now()), "rubbish", ""] {
         let (status, _, body) = arrangement.send_as(token, &forkchoice(5)).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{body}");
     }
     assert!(arrangement.asked().is_empty());
+    for clock in [now() - 58, now() + 58] {
+        let (status, _, body) = arrangement.send_as(&inbound().sign(clock), &forkchoice(5)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_largest_body_has_128_mib_and_large_ones_pass_byte_for_byte() {
+    let arrangement = arrange(Options::default()).await;
+    let announced = |length: usize| {
+        let token = inbound().sign(now());
+        format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+             expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    // Asked for with `100 Continue`, or refused before it is sent.
+    for (length, answer) in [(128 << 20, "100 Continue"), ((128 << 20) + 1, "200 OK")] {
+        let mut socket = tokio::net::TcpStream::connect(arrangement.address).await.unwrap();
+        socket.write_all(announced(length).as_bytes()).await.unwrap();
+        let mut bytes = [0; 1024];
+        let count = tokio::time::timeout(PATIENCE, socket.read(&mut bytes)).await.unwrap();
+        let said = std::str::from_utf8(&bytes[..count.unwrap()]).unwrap();
+        assert!(said.contains(answer), "{length}: {said}");
+    }
+
+    let large = new_payload()
+        .replace("\"extraData\":\"0x\"", &format!("\"extraData\":\"0x{}\"", "00".repeat(8 << 20)));
+    let (status, answer) = arrangement.send(&large).await;
+    assert_eq!((status, answer), by_method("newPayload"));
+    assert!(arrangement.asked() == [large]);
 }
 
 #[tokio::test]
@@ -436,6 +197,69 @@ async fn our_payload_id_replaces_theirs_and_the_rest_of_the_answer_stays() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&answer).unwrap(), expected);
     assert_eq!(arrangement.asked(), [forkchoice(5)]);
+    assert_eq!(arrangement.seen(), ["forkchoice 5"]);
+}
+
+#[tokio::test]
+async fn what_we_answer_has_the_id_as_it_was_written() {
+    let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
+    for id in ["1", "-1", "1.50", "\"a\\u0062\"", "null", "340282366920938463463374607431768211456"]
+    {
+        for body in [forkchoice(5), get_payload(4, OURS)] {
+            let body = body.replace("\"id\":1", &format!("\"id\":{id}"));
+            let (status, answer) = arrangement.send(&body).await;
+            let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"#);
+            assert_eq!(status, StatusCode::OK);
+            assert!(answer.starts_with(&start), "{id}: {answer}");
+            assert!(answer.contains("ours") || answer.contains(OURS), "{id}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_valid_head_without_an_id_is_built_upon_all_the_same() {
+    // As a client answers for an ancestor of its head.
+    let ancestor = forkchoice_answer(THEIRS).replace(&format!("\"{THEIRS}\""), "null");
+    let script = move |_: &str| (StatusCode::OK, ancestor.clone());
+    let options = Options { mood: Mood::Answer, ..Options::default() };
+    let arrangement = arrange_with(options, script).await;
+    let (_, answer) = arrangement.send(&forkchoice(5)).await;
+    assert!(answer.contains(OURS), "{answer}");
+    assert_eq!(arrangement.seen(), ["forkchoice 5"]);
+    // There is no build of the client's behind it.
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Decline;
+    arrangement.send(&get_payload(4, OURS)).await;
+    assert_eq!(arrangement.asked().last(), Some(&get_payload(4, OURS)));
+}
+
+#[tokio::test]
+async fn nothing_is_built_if_another_head_than_the_one_chosen_is_called_valid() {
+    let other =
+        forkchoice_answer(THEIRS).replace(HASH, &HASH.replace('1', "2").replace("0x2", "0x1"));
+    let answer = other.clone();
+    let options = Options { mood: Mood::Answer, ..Options::default() };
+    let arrangement = arrange_with(options, move |_: &str| (StatusCode::OK, answer.clone())).await;
+    assert_eq!(arrangement.send(&forkchoice(5)).await.1, other);
+    assert!(arrangement.seen().is_empty());
+    assert_eq!(arrangement.proxy.status().not_understood, 1);
+}
+
+#[tokio::test]
+async fn an_id_of_ours_is_never_sent_to_the_client_whatever_asks_for_its_payload() {
+    let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
+    arrangement.send(&forkchoice(5)).await;
+    let later = format!(
+        "{{ \"id\": -1,\n\"params\": [ \"{OURS}\" , {{\"new\": 1e2}}], \"method\": \"engine_getPayloadV9\" }} "
+    );
+    let known = get_payload(4, OURS);
+    let unrelated = format!(r#"{{"id":3,"method":"eth_call","params":["{OURS}"]}}"#);
+    let batch = format!(" [ {known} ,{later}, {unrelated}, 5, [\"engine_getPayloadV4\"]]");
+    for body in [&later, &batch] {
+        arrangement.send(body).await;
+        let sent = arrangement.asked().pop().unwrap();
+        let expected = body.replace(&unrelated, "@").replace(OURS, THEIRS);
+        assert_eq!(sent, expected.replace('@', &unrelated));
+    }
     assert_eq!(arrangement.seen(), ["forkchoice 5"]);
 }
 
@@ -532,60 +356,6 @@ async fn a_valid_payload_is_shown_to_the_hook_and_the_answer_stays() {
     assert!(syncing.seen().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hook_that_fails_in_any_way_leaves_the_chain_to_the_client() {
-    for mood in [Mood::Panic, Mood::PanicLater, Mood::Hang, Mood::Block] {
-        let config =
-            ProxyConfig { hook_deadline: Duration::from_millis(100), ..ProxyConfig::default() };
-        let arrangement =
-            arrange(Options { mood: Mood::Answer, config, ..Options::default() }).await;
-        arrangement.send(&forkchoice(4)).await;
-        *arrangement.hooks.mood.lock().unwrap() = mood;
-
-        let (status, answer) = arrangement.send(&forkchoice(5)).await;
-        assert_eq!((status, answer), (StatusCode::OK, forkchoice_answer(THEIRS)), "{mood:?}");
-        let (status, answer) = arrangement.send(&get_payload(4, OURS)).await;
-        assert_eq!(status, StatusCode::OK, "{mood:?}");
-        assert!(answer.contains("theirs"), "{mood:?}: {answer}");
-        let (status, answer) = arrangement.send(&new_payload()).await;
-        assert_eq!((status, answer), by_method("newPayload"), "{mood:?}");
-        assert!(arrangement.proxy.status().faults >= 2, "{mood:?}");
-    }
-}
-
-#[tokio::test]
-async fn after_repeated_faults_the_hooks_are_left_alone_until_an_operator_says_otherwise() {
-    let config = ProxyConfig { fault_limit: 3, ..ProxyConfig::default() };
-    let arrangement =
-        arrange(Options { mood: Mood::PanicLater, config, ..Options::default() }).await;
-    for timestamp in 1..=3 {
-        assert!(!arrangement.proxy.status().passthrough);
-        arrangement.send(&forkchoice(timestamp)).await;
-    }
-    let status = arrangement.proxy.status();
-    assert!(status.passthrough);
-    assert_eq!(status.faults, 3);
-
-    *arrangement.hooks.mood.lock().unwrap() = Mood::Answer;
-    assert_eq!(arrangement.send(&forkchoice(4)).await.1, forkchoice_answer(THEIRS));
-    assert_eq!(arrangement.seen().len(), 3);
-
-    arrangement.proxy.set_passthrough(false);
-    assert!(arrangement.send(&forkchoice(5)).await.1.contains(OURS));
-}
-
-#[tokio::test]
-async fn a_success_between_faults_starts_the_count_again() {
-    let config = ProxyConfig { fault_limit: 2, ..ProxyConfig::default() };
-    let arrangement = arrange(Options { config, ..Options::default() }).await;
-    for mood in [Mood::PanicLater, Mood::Decline, Mood::PanicLater, Mood::Decline] {
-        *arrangement.hooks.mood.lock().unwrap() = mood;
-        arrangement.send(&forkchoice(5)).await;
-    }
-    assert!(!arrangement.proxy.status().passthrough);
-    assert_eq!(arrangement.proxy.status().faults, 2);
-}
-
 #[tokio::test]
 async fn attributes_that_we_do_not_know_pass_unseen_and_are_counted() {
     let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
@@ -653,4 +423,36 @@ async fn a_slow_hook_does_not_hold_up_the_next_forkchoice_update() {
         assert!(callers.join_next().await.unwrap().unwrap().1.contains(OURS));
     }
     assert_eq!(arrangement.seen(), ["forkchoice 1", "forkchoice 2", "forkchoice 3"]);
+}
+
+#[tokio::test]
+async fn unknown_versions_and_batches_of_forkchoice_updates_take_their_turn() {
+    let arrangement = arrange(Options { gated: true, ..Options::default() }).await;
+    let update = |n| forkchoice(n);
+    let bodies = [
+        update(1),
+        update(2).replace("V3", "V9"),
+        format!("[{},{}]", get_payload(4, THEIRS), update(3)),
+        update(4).replace("\"withdrawals\"", "\"newThing\":1,\"withdrawals\""),
+        update(5),
+    ];
+    let mut callers = JoinSet::new();
+    for body in &bodies {
+        let request = Request::post("/")
+            .header("authorization", format!("Bearer {}", inbound().sign(now())))
+            .body(Body::from(body.clone()))
+            .unwrap();
+        let mut call = Box::pin(arrangement.proxy.router().oneshot(request));
+        poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+        callers.spawn(call);
+    }
+    for body in &bodies {
+        assert_eq!(&arrangement.arrival().await, body);
+        // What waits behind it has not been sent.
+        assert_eq!(arrangement.asked().last(), Some(body));
+        arrangement.open_gate();
+    }
+    while let Some(answer) = callers.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), StatusCode::OK);
+    }
 }

@@ -205,6 +205,7 @@ pub enum AbandonReason {
     LeaseLost = 7,
     Shutdown = 8,
     Expired = 9,
+    Passthrough = 10,
 }
 impl AbandonReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -223,6 +224,7 @@ impl AbandonReason {
             Self::LeaseLost => "ABANDON_REASON_LEASE_LOST",
             Self::Shutdown => "ABANDON_REASON_SHUTDOWN",
             Self::Expired => "ABANDON_REASON_EXPIRED",
+            Self::Passthrough => "ABANDON_REASON_PASSTHROUGH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -238,6 +240,7 @@ impl AbandonReason {
             "ABANDON_REASON_LEASE_LOST" => Some(Self::LeaseLost),
             "ABANDON_REASON_SHUTDOWN" => Some(Self::Shutdown),
             "ABANDON_REASON_EXPIRED" => Some(Self::Expired),
+            "ABANDON_REASON_PASSTHROUGH" => Some(Self::Passthrough),
             _ => None,
         }
     }

@@ -313,7 +313,7 @@ async fn a_promise_is_located_by_its_hash() {
 #[tokio::test]
 async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
     let bench = Bench::new(64, |_, _| None).await;
-    let ingress = Ingress::new(bench.sequencer.clone(), Speculation::new(0).0);
+    let ingress = Ingress::new(bench.sequencer.clone(), Speculation::new(0).0, true);
     let asked = ingress.next_nonce(Default::default());
     assert_eq!(timeout(DEADLINE, asked).await, Ok(None));
     let Order::NextNonce { answer, .. } = bench.order() else { panic!("it was asked") };
