@@ -2,11 +2,15 @@
 //!
 //! * [`world`] — a small chain with contracts that do what contracts do.
 //! * [`traffic`] — transactions, good and bad.
+//! * [`kind`] — what can be special about them, so that it is counted.
+//! * [`oracle`] — a second opinion that shares as little as possible with this project.
 //! * [`chain`] — one chain of random blocks: built, executed in one go, received as flashblocks by a
-//!   consumer that is interrupted, and judged by the embedded execution client.
+//!   consumer that is interrupted, and judged by the oracle and the embedded execution client.
 //! * [`run`] — many chains, on all cores.
 
 pub mod chain;
+pub mod kind;
+pub mod oracle;
 mod tally;
 pub mod traffic;
 pub mod world;
@@ -28,9 +32,11 @@ use crate::{choices::Choices, conformance::Output};
 use chain::Plan;
 
 pub use chain::Difference;
+pub use kind::Kind;
 pub use tally::Tally;
 
-/// The blocks of one chain. They cross the forks of its world.
+/// The length of one chain, which crosses the forks of its world. Blocks in place of others come on
+/// top.
 pub const CHAIN_LENGTH: u64 = 20;
 /// The blocks of a chain that a fuzzer chooses.
 const FUZZED_LENGTH: u64 = 5;
@@ -59,8 +65,9 @@ impl Rules {
 /// Executes random blocks in different ways and compares the results.
 ///
 /// Chains of 20 blocks, one for each seed. Each block is built transaction by transaction, executed
-/// again in one go, cut into flashblocks at random, received by a consumer with sessions that are
-/// abandoned and restarts in between, and handed to the embedded execution client as a payload.
+/// again in one go and by an oracle, cut into flashblocks at random, received by a consumer with
+/// sessions that are abandoned, blocks that are replaced and restarts in between, and handed to the
+/// embedded execution client as a payload.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// How many blocks, rounded up to whole chains.
@@ -124,10 +131,9 @@ pub fn run(options: &Options, output: &mut Output) -> Summary {
             });
         }
         drop(sender);
-        for (seed, (tally, outcome)) in receiver {
+        for (done, (seed, (tally, outcome))) in (1..).zip(receiver) {
             summary.tally.add(&tally);
-            let blocks = summary.tally.blocks;
-            output.progress(|| format!("{blocks} of {} blocks", chains * CHAIN_LENGTH));
+            output.progress(|| format!("{done} of {chains} chains"));
             if let Err(difference) = outcome {
                 output.line(format_args!("seed {seed}: {difference}"));
                 output.line(format_args!("    again: {}", again(options, seed)));
@@ -169,7 +175,19 @@ fn run_chain(options: &Options, seed: u64) -> (Tally, Result<(), Difference>) {
     (tally, outcome)
 }
 
-/// Executes the chain that these bytes choose, for a fuzzer.
+/// What a fuzzer does with bytes: the first chooses the rules, the others the chain.
+///
+/// # Panics
+/// With a difference, so that a fuzzer notices it.
+pub fn fuzz(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let rules = if first & 1 == 0 { Rules::Berachain } else { Rules::Ethereum };
+    if let Err(difference) = check_bytes(rules, rest) {
+        panic!("{difference}");
+    }
+}
+
+/// Executes the chain that these bytes choose.
 ///
 /// # Errors
 /// The first difference.

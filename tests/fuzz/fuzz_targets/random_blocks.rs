@@ -4,12 +4,5 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use preconf_tests::random::{Rules, check_bytes};
 
-fuzz_target!(|bytes: &[u8]| {
-    let Some((first, rest)) = bytes.split_first() else { return };
-    let rules = if first & 1 == 0 { Rules::Berachain } else { Rules::Ethereum };
-    if let Err(difference) = check_bytes(rules, rest) {
-        panic!("{difference}");
-    }
-});
+fuzz_target!(|bytes: &[u8]| preconf_tests::random::fuzz(bytes));

@@ -8,13 +8,13 @@ use std::{
 };
 
 use alloy_primitives::B256;
-use preconf_chain::ChainSpec;
+use preconf_chain::{ChainSpec, Receipt};
 use preconf_pending::{
-    CanonicalHead, Effect, HeadReport, Limits, Machine, Need, Received, Reception, Refusal,
+    Audit, CanonicalHead, Effect, HeadReport, Limits, Machine, Need, Received, Reception, Refusal,
     StatementReception, Step,
     snapshot::{BadUpdate, PendingBlock, Snapshot, SnapshotStore},
 };
-use preconf_primitives::{Abandoned, Position, Sealed};
+use preconf_primitives::{Abandoned, Position, Retraction, Sealed};
 use preconf_signing::{
     Checked, PublicKey, Refusal as BadSignature, SignedFlashblock, SignedStatement, Verified,
     Verifier,
@@ -37,7 +37,19 @@ pub struct Consumer {
     snapshot: Option<Snapshot>,
     /// The state after each canonical block whose state may still be asked for.
     states: BTreeMap<(u64, B256), Arc<MemoryState>>,
+    /// What may be asked for, and what came of it.
+    replacement: Option<Replacement>,
+    /// What readers were told is not kept.
+    retracted: Vec<Retraction>,
     now: Instant,
+}
+
+/// The content of a canonical block, and how promises turned out when it was looked at.
+#[derive(Debug)]
+struct Replacement {
+    hash: B256,
+    content: Vec<(B256, Receipt)>,
+    audit: Option<Audit>,
 }
 
 /// What a sequencer says.
@@ -118,6 +130,8 @@ impl Consumer {
             store: SnapshotStore::new(),
             snapshot: None,
             states: BTreeMap::new(),
+            replacement: None,
+            retracted: Vec::new(),
             now: Instant::now(),
         };
         consumer.head(head)?;
@@ -150,6 +164,26 @@ impl Consumer {
     /// # Errors
     /// If it is not accepted, or what follows from it cannot be done.
     pub fn take(&mut self, heard: Heard) -> Result<(), Trouble> {
+        self.accept(heard)?;
+        self.settle()
+    }
+
+    /// Takes a message and does only so many steps of the work that it brings; whatever comes next
+    /// finds the rest undone. Says whether there is no rest.
+    ///
+    /// # Errors
+    /// If it is not accepted, or what follows from it cannot be done.
+    pub fn take_partly(&mut self, heard: Heard, steps: u64) -> Result<bool, Trouble> {
+        self.accept(heard)?;
+        for _ in 0..steps {
+            if self.step()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn accept(&mut self, heard: Heard) -> Result<(), Trouble> {
         // A machine that is out of step asks for replays; later is when it would ask again.
         self.now += Duration::from_millis(200);
         let (message, reception) = match heard {
@@ -163,10 +197,10 @@ impl Consumer {
                 ("abandon", not_accepted(&self.machine.abandoned(abandoned, self.now)))
             }
         };
-        if let Some(reception) = reception {
-            return Err(Trouble::Reception { message, reception });
+        match reception {
+            Some(reception) => Err(Trouble::Reception { message, reception }),
+            None => Ok(()),
         }
-        self.settle()
     }
 
     /// Takes the head of the canonical chain, and says what the machine makes of it.
@@ -181,6 +215,26 @@ impl Consumer {
         let report = self.machine.head(CanonicalHead { hash: *hash, header: header.clone() });
         self.settle()?;
         Ok(report)
+    }
+
+    /// Takes the head of the canonical chain, whose content can be had if the machine asks for it.
+    /// Says also how promises turned out, if it did ask.
+    ///
+    /// # Errors
+    /// If what follows from it cannot be done.
+    pub fn head_with(
+        &mut self,
+        head: &Known,
+        content: Vec<(B256, Receipt)>,
+    ) -> Result<(HeadReport, Option<Audit>), Trouble> {
+        self.replacement = Some(Replacement { hash: head.hash, content, audit: None });
+        let report = self.head(head)?;
+        Ok((report, self.replacement.take().and_then(|replacement| replacement.audit)))
+    }
+
+    /// What readers were told is not kept, since this was asked last.
+    pub fn take_retracted(&mut self) -> Vec<Retraction> {
+        std::mem::take(&mut self.retracted)
     }
 
     /// A pending block as readers are shown it, executed to its end.
@@ -198,23 +252,34 @@ impl Consumer {
 
     fn settle(&mut self) -> Result<(), Trouble> {
         for _ in 0..MAX_STEPS {
-            self.carry_out()?;
-            match self.machine.work() {
-                Step::Idle => return self.carry_out(),
-                Step::Opened(_) | Step::Executed(_) | Step::Closed(_) => (),
-                Step::Waiting => {
-                    let Some(Need { id, cache, keys, .. }) = self.machine.need().cloned() else {
-                        return Err(Trouble::Circles);
-                    };
-                    self.fill(&cache, &keys)?;
-                    self.machine.state_arrived(id);
-                }
-                Step::Refused { position, refusal } => {
-                    return Err(Trouble::Refused { position, refusal });
-                }
+            if self.step()? {
+                return Ok(());
             }
         }
         Err(Trouble::Circles)
+    }
+
+    /// Does one step of the work. Says whether that was all.
+    fn step(&mut self) -> Result<bool, Trouble> {
+        self.carry_out()?;
+        match self.machine.work() {
+            Step::Idle => {
+                self.carry_out()?;
+                return Ok(true);
+            }
+            Step::Opened(_) | Step::Executed(_) | Step::Closed(_) => (),
+            Step::Waiting => {
+                let Some(Need { id, cache, keys, .. }) = self.machine.need().cloned() else {
+                    return Err(Trouble::Circles);
+                };
+                self.fill(&cache, &keys)?;
+                self.machine.state_arrived(id);
+            }
+            Step::Refused { position, refusal } => {
+                return Err(Trouble::Refused { position, refusal });
+            }
+        }
+        Ok(false)
     }
 
     fn carry_out(&mut self) -> Result<(), Trouble> {
@@ -223,13 +288,24 @@ impl Consumer {
                 Effect::Publish(update) => {
                     let snapshot = self.store.apply(&update).map_err(Trouble::Update)?;
                     self.snapshot = Some(snapshot);
+                    self.retracted.extend(&update.retracted);
                 }
                 Effect::RequestReplay(position) => return Err(Trouble::Replay(position)),
-                // Whether a block that is not ours kept what was promised is not asked here.
-                Effect::FetchCanonical(hash) => drop(self.machine.content(hash, None)),
+                Effect::FetchCanonical(hash) => self.look_into(hash),
             }
         }
         Ok(())
+    }
+
+    /// Shows the machine a canonical block that is not ours, if somebody has brought it.
+    fn look_into(&mut self, hash: B256) {
+        match &mut self.replacement {
+            Some(replacement) if replacement.hash == hash => {
+                let audit = self.machine.content(hash, Some(&replacement.content));
+                replacement.audit = audit;
+            }
+            Some(_) | None => drop(self.machine.content(hash, None)),
+        }
     }
 
     /// Reads keys into a cache. An account brings its code, as it does from an execution client.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::B256;
 use preconf_chain::{Receipt, TxType};
+
+use super::{kind::Kind, world::PRECOMPILE};
 
 /// Counts of what was executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,13 +32,24 @@ pub struct Tally {
     pub abandoned: u64,
     /// Blocks that were built on a block that was not canonical yet.
     pub ahead: u64,
+    /// Times a block was built anew in the middle.
+    pub rebuilds: u64,
     /// Times a consumer was started anew in the middle.
     pub restarts: u64,
+    /// Transactions that were refused, and by the oracle too.
+    pub doubted: u64,
     /// Blocks that the embedded execution client called valid.
     pub payloads: u64,
+    /// What else there was.
+    pub kinds: BTreeMap<Kind, u64>,
 }
 
 impl Tally {
+    /// Counts something once.
+    pub fn note(&mut self, kind: Kind) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
     /// Adds what somebody else counted.
     pub fn add(&mut self, other: &Self) {
         let Self {
@@ -50,8 +64,11 @@ impl Tally {
             flashblocks,
             abandoned,
             ahead,
+            rebuilds,
             restarts,
+            doubted,
             payloads,
+            kinds,
         } = other;
         for (sum, more) in [
             (&mut self.blocks, blocks),
@@ -63,7 +80,9 @@ impl Tally {
             (&mut self.flashblocks, flashblocks),
             (&mut self.abandoned, abandoned),
             (&mut self.ahead, ahead),
+            (&mut self.rebuilds, rebuilds),
             (&mut self.restarts, restarts),
+            (&mut self.doubted, doubted),
             (&mut self.payloads, payloads),
         ] {
             *sum += more;
@@ -75,22 +94,41 @@ impl Tally {
                 *sums.entry(*kind).or_default() += count;
             }
         }
+        for (kind, count) in kinds {
+            *self.kinds.entry(*kind).or_default() += count;
+        }
     }
 
     pub(super) fn count_receipts(&mut self, receipts: &[Receipt]) {
         for receipt in receipts {
             *self.transactions.entry(type_number(receipt.tx_type)).or_default() += 1;
             self.failed += u64::from(!receipt.success);
+            for log in receipt.logs.iter().filter(|log| log.address == PRECOMPILE) {
+                if let [number, succeeded] = log.topics() {
+                    self.count_precompile(number, !succeeded.is_zero(), log.data.data.is_empty());
+                }
+            }
         }
     }
 
+    fn count_precompile(&mut self, number: &B256, succeeded: bool, is_silent: bool) {
+        let number = u16::from_be_bytes([number[30], number[31]]);
+        self.note(match (succeeded, is_silent) {
+            (false, _) => Kind::Failed(number),
+            (true, true) => Kind::Silent(number),
+            (true, false) => Kind::Answered(number),
+        });
+    }
+
     /// The counts in words.
-    pub fn lines(&self) -> [String; 3] {
+    pub fn lines(&self) -> [String; 4] {
         let by_type = |counts: &BTreeMap<u8, u64>| {
             let words: Vec<String> =
                 counts.iter().map(|(kind, count)| format!("{kind:#04x}: {count}")).collect();
             words.join(", ")
         };
+        let kinds: Vec<String> =
+            self.kinds.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
         let transactions: u64 = self.transactions.values().sum();
         [
             format!(
@@ -105,10 +143,17 @@ impl Tally {
                 self.created, self.destroyed, self.cleared
             ),
             format!(
-                "{} flashblocks, {} sessions abandoned, {} blocks built ahead, {} restarts, \
-                 {} payloads",
-                self.flashblocks, self.abandoned, self.ahead, self.restarts, self.payloads
+                "{} flashblocks, {} sessions abandoned, {} blocks built ahead, {} rebuilds, \
+                 {} restarts, {} payloads, {} refused by the oracle too",
+                self.flashblocks,
+                self.abandoned,
+                self.ahead,
+                self.rebuilds,
+                self.restarts,
+                self.payloads,
+                self.doubted,
             ),
+            format!("kinds: {}", kinds.join(", ")),
         ]
     }
 }

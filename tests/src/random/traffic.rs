@@ -1,4 +1,10 @@
 //! Random transactions. Most are valid where they come; some are not, each in its own way.
+//!
+//! * [`precompiles`] — what precompiles are called with.
+//! * [`authorizations`] — who delegates to whom.
+
+mod authorizations;
+mod precompiles;
 
 use alloy_consensus::{
     EthereumTxEnvelope, SignableTransaction, Signed, TxEip1559, TxEip2930, TxEip4844, TxEip7702,
@@ -9,7 +15,7 @@ use alloy_eips::{
     eip2930::{AccessList, AccessListItem},
     eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
     eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
-    eip7702::{Authorization, SignedAuthorization},
+    eip7702::SignedAuthorization,
 };
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, hex};
 use alloy_signer::SignerSync;
@@ -19,16 +25,17 @@ use preconf_state::StateReader;
 
 use super::{
     Rules,
+    kind::Kind,
     world::{
         BURN, CHAIN_ID, CREATOR, DEPOSIT, DESTRUCT, DISTRIBUTOR, FACTORY, GWEI, OBSERVE,
-        PRECOMPILE, REVERT, SIGNERS, STORE, TRANSIENT, TWICE, signers,
+        PRECOMPILE, REVERT, SIGNERS, STORE, TRANSIENT, TWICE, ZEROS, signers,
     },
 };
 use crate::choices::Choices;
 
 /// Contracts that can be called without anything else.
-const CALLABLE: [Address; 8] =
-    [REVERT, DESTRUCT, OBSERVE, TRANSIENT, STORE, FACTORY, CREATOR, DISTRIBUTOR];
+const CALLABLE: [Address; 9] =
+    [REVERT, DESTRUCT, OBSERVE, TRANSIENT, STORE, FACTORY, CREATOR, DISTRIBUTOR, ZEROS];
 /// Init code of a contract that writes a slot and, when it is called, self-destructs.
 const EPHEMERAL: [u8; 14] = hex!("60075f556133ff5f526002601ef3");
 /// Init code of a contract that keeps the number of its calls.
@@ -40,8 +47,21 @@ const REVERTING: [u8; 3] = hex!("5f5ffd");
 /// Init code that returns the first byte of contracts to come, which no contract may have.
 const FORBIDDEN: [u8; 8] = hex!("60ef5f5360015ff3");
 const INIT_CODES: [&[u8]; 5] = [&EPHEMERAL, &COUNTER, &STILLBORN, &REVERTING, &FORBIDDEN];
-/// The highest precompile that is called, and a number beyond the last.
-const LAST_PRECOMPILE: u64 = 0x12;
+/// Sizes of contracts on both sides of what Ethereum and Berachain allow.
+const CODE_SIZES: [u16; 4] = [24_576, 24_577, 32_768, 32_769];
+/// Sizes of init code on both sides of what Ethereum and Berachain allow.
+const INIT_CODE_SIZES: [usize; 4] = [49_152, 49_153, 65_536, 65_537];
+/// More blobs than one transaction may have, whatever the block may.
+const TOO_MANY_BLOBS: u64 = 10;
+
+/// A transaction, and what is special about it.
+#[derive(Debug)]
+pub struct Made {
+    /// The transaction.
+    pub transaction: Transaction,
+    /// What is special about it.
+    pub kinds: Vec<Kind>,
+}
 
 /// What a transaction calls, and with what.
 struct Act {
@@ -58,39 +78,50 @@ struct Act {
 pub fn transaction(
     choices: &mut Choices<'_>,
     rules: Rules,
+    blob_base_fee: u128,
     state: &impl StateReader,
-) -> Transaction {
+) -> Made {
     let key = signer(choices);
     let account = state.account(key.address()).unwrap_or_default().unwrap_or_default();
     let mut nonce = account.nonce;
     let mut act = act(choices, rules);
+    let mut is_spoilt = true;
     match choices.roll(24) {
         1 => nonce += 1 + choices.roll(3),
         2 => nonce = nonce.saturating_sub(1),
         3 => act.gas = 40_000_000,
         4 => act.gas = 20_000,
         5 => act.value = U256::from(u64::MAX) * U256::from(1_000_000),
-        _ => (),
+        _ => is_spoilt = false,
     }
     let price = Price {
         max_fee: u128::from(30 + choices.roll(3)) * GWEI,
         tip: u128::from(choices.roll(3)) * GWEI,
+        blob_base_fee,
     };
+    let plain = |transaction| Made { transaction, kinds: Vec::new() };
     match (choices.roll(8), act.to) {
         (0 | 1, to) => {
             let chain_id = (!choices.once_in(4)).then_some(CHAIN_ID);
             let Act { value, input, gas, .. } = act;
             let gas_price = price.max_fee;
             let input = input.into();
-            sign(key, TxLegacy { chain_id, nonce, gas_price, gas_limit: gas, to, value, input })
+            let gas_limit = gas;
+            plain(sign(key, TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input }))
         }
-        (2, _) => with_access_list(key, nonce, act, &price),
-        (3, TxKind::Call(to)) => with_blobs(choices, key, nonce, to, act, &price),
+        (2, _) => plain(with_access_list(key, nonce, act, &price)),
+        (3, TxKind::Call(to)) => {
+            let mut made = with_blobs(choices, key, nonce, to, act, &price);
+            // What is refused for another reason is not what it was meant to be.
+            made.kinds.retain(|_| !is_spoilt);
+            made
+        }
         (4, TxKind::Call(to)) => {
-            let list = authorizations(choices, state, key, nonce);
-            with_authorizations(key, nonce, to, act, &price, list)
+            let (list, kinds) = authorizations::several(choices, state, key, nonce);
+            let transaction = with_authorizations(key, nonce, to, act, &price, list);
+            Made { transaction, kinds }
         }
-        _ => with_dynamic_fee(key, nonce, act, &price),
+        _ => plain(with_dynamic_fee(key, nonce, act, &price)),
     }
 }
 
@@ -98,6 +129,8 @@ pub fn transaction(
 struct Price {
     max_fee: u128,
     tip: u128,
+    /// What blob gas costs in the block.
+    blob_base_fee: u128,
 }
 
 fn signer(choices: &mut Choices<'_>) -> &'static PrivateKeySigner {
@@ -105,7 +138,7 @@ fn signer(choices: &mut Choices<'_>) -> &'static PrivateKeySigner {
 }
 
 fn act(choices: &mut Choices<'_>, rules: Rules) -> Act {
-    match choices.roll(16) {
+    match choices.roll(20) {
         0 => {
             call(Address::left_padding_from(&choices.roll(u64::MAX).to_be_bytes()), 7, &[], 21_000)
         }
@@ -126,11 +159,14 @@ fn act(choices: &mut Choices<'_>, rules: Rules) -> Act {
             call(TWICE, 0, &input, 60_000 + 50_000 * choices.roll(6))
         }
         13 => {
-            let mut input = vec![choices.roll(LAST_PRECOMPILE + 1) as u8];
-            input.resize(1 + choices.roll(250) as usize, choices.roll(256) as u8);
-            call(PRECOMPILE, 0, &input, 120_000 + choices.roll(100_000))
+            let leading = vec![0; choices.roll(33) as usize];
+            call(ZEROS, 0, &[leading, vec![1; 32]].concat(), 80_000)
         }
         14 => call(TRANSIENT, 0, &[], 100_000),
+        15..=18 => {
+            let input = precompiles::call(choices);
+            call(PRECOMPILE, 0, &input, 400_000 + choices.roll(100_000))
+        }
         _ => match choices.roll(3) {
             0 => call(WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, 100, &[3; 56], 200_000),
             1 => call(CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, 100, &[4; 96], 250_000),
@@ -154,10 +190,22 @@ fn creation(choices: &mut Choices<'_>) -> Act {
     match choices.roll(4) {
         0 | 1 => call(FACTORY, 0, code, 250_000),
         2 => call(CREATOR, value, code, 200_000),
-        _ => {
-            Act { to: TxKind::Create, value: U256::from(value), input: code.to_vec(), gas: 150_000 }
-        }
+        _ => create(choices, value, code),
     }
+}
+
+/// A creation, now and then of something very large.
+fn create(choices: &mut Choices<'_>, value: u64, code: &[u8]) -> Act {
+    let (input, gas) = match choices.roll(8) {
+        0 => (vec![0; choices.pick(&INIT_CODE_SIZES)], 900_000),
+        1 | 2 => {
+            let [high, low] = choices.pick(&CODE_SIZES).to_be_bytes();
+            // Returns so many zeros.
+            (vec![0x61, high, low, 0x5f, 0xf3], 7_000_000)
+        }
+        _ => (code.to_vec(), 150_000),
+    };
+    Act { to: TxKind::Create, value: U256::from(value), input, gas }
 }
 
 /// The data of a deposit's log: five values as Solidity encodes them. On Berachain two of them are
@@ -222,9 +270,22 @@ fn with_blobs(
     to: Address,
     act: Act,
     price: &Price,
-) -> Transaction {
+) -> Made {
+    let mut kinds = Vec::new();
     let mut hash = B256::repeat_byte(0x11);
     hash.0[0] = if choices.once_in(16) { 2 } else { 1 };
+    let fee = price.blob_base_fee;
+    let (kind, max_fee_per_blob_gas) = match choices.roll(6) {
+        0 => (Some(Kind::BlobFeeExact), fee),
+        1 => (Some(Kind::BlobFeeBelow), fee.saturating_sub(1)),
+        _ => (None, 100_000 * GWEI),
+    };
+    kinds.extend(kind.filter(|_| hash.0[0] == 1));
+    let mut blobs = 1 + choices.roll(3);
+    if choices.once_in(12) {
+        blobs = TOO_MANY_BLOBS;
+        kinds = vec![Kind::TooManyBlobs];
+    }
     let transaction = TxEip4844 {
         chain_id: CHAIN_ID,
         nonce,
@@ -234,11 +295,11 @@ fn with_blobs(
         to,
         value: act.value,
         access_list: AccessList::default(),
-        blob_versioned_hashes: vec![hash; 1 + choices.roll(3) as usize],
-        max_fee_per_blob_gas: 100 * GWEI,
+        blob_versioned_hashes: vec![hash; blobs as usize],
+        max_fee_per_blob_gas,
         input: act.input.into(),
     };
-    sign(key, transaction)
+    Made { transaction: sign(key, transaction), kinds }
 }
 
 fn with_authorizations(
@@ -278,30 +339,6 @@ fn with_dynamic_fee(key: &PrivateKeySigner, nonce: u64, act: Act, price: &Price)
         input: Bytes::from(input),
     };
     sign(key, transaction)
-}
-
-/// Delegations to contracts, to nobody, and some that do not apply.
-fn authorizations(
-    choices: &mut Choices<'_>,
-    state: &impl StateReader,
-    sender: &PrivateKeySigner,
-    sender_nonce: u64,
-) -> Vec<SignedAuthorization> {
-    (0..=choices.roll(2))
-        .map(|_| {
-            let authority = signer(choices);
-            let account = state.account(authority.address()).unwrap_or_default();
-            let own = authority.address() == sender.address();
-            let nonce = if own { sender_nonce + 1 } else { account.unwrap_or_default().nonce };
-            let authorization = Authorization {
-                chain_id: U256::from(CHAIN_ID * choices.roll(2)),
-                address: choices.pick(&[Address::ZERO, STORE, TRANSIENT, DESTRUCT]),
-                nonce: nonce + u64::from(choices.once_in(4)),
-            };
-            let signature = authority.sign_hash_sync(&authorization.signature_hash());
-            authorization.into_signed(signature.expect("the key is in memory"))
-        })
-        .collect()
 }
 
 fn sign<T>(key: &PrivateKeySigner, transaction: T) -> Transaction

@@ -4,13 +4,13 @@ use std::{fs, num::NonZeroU64};
 
 use preconf_tests::{
     conformance::Output,
-    random::{self, Options, Rules, Summary, Tally, check_bytes},
+    random::{self, Kind, Options, Rules, Summary, Tally, check_bytes, fuzz},
 };
 
 use crate::{lines, testdata};
 
 /// Enough for everything that can happen to happen.
-const BLOCKS: u64 = 300;
+const BLOCKS: u64 = 400;
 
 fn run(chain: Rules, seed: u64, blocks: u64) -> (Summary, Vec<String>) {
     let one = NonZeroU64::MIN;
@@ -32,25 +32,28 @@ fn assert_clean(chain: Rules, seed: u64, blocks: u64) -> Tally {
     summary.tally
 }
 
-fn assert_something_of_everything(tally: &Tally, types: &[u8]) {
+fn assert_something_of_everything(chain: Rules, tally: &Tally, types: &[u8]) {
     let Tally { transactions, failed, refused, requests, destroyed, created, cleared, .. } = tally;
     assert!(types.iter().all(|kind| transactions.get(kind) > Some(&20)), "{tally:?}");
     assert!((0..3).all(|kind| requests.get(&kind) > Some(&0)), "{tally:?}");
     assert!(failed.min(refused) > &100 && destroyed.min(created).min(cleared) > &2, "{tally:?}");
-    let Tally { abandoned, ahead, restarts, payloads, blocks, .. } = tally;
-    assert!(abandoned.min(ahead).min(restarts) > &20 && payloads == blocks, "{tally:?}");
+    let Tally { abandoned, ahead, rebuilds, restarts, doubted, payloads, blocks, .. } = tally;
+    assert!(abandoned.min(ahead).min(rebuilds).min(restarts) > &20, "{tally:?}");
+    assert!(payloads == blocks && doubted == refused, "{tally:?}");
+    let absent = |kind: &Kind| !tally.kinds.contains_key(kind);
+    assert_eq!(Kind::all(chain).into_iter().filter(absent).collect::<Vec<_>>(), []);
 }
 
 #[test]
 fn random_blocks_of_ethereum_come_to_the_same_in_every_way() {
     let tally = assert_clean(Rules::Ethereum, 1, BLOCKS);
-    assert_something_of_everything(&tally, &[0, 1, 2, 3, 4]);
+    assert_something_of_everything(Rules::Ethereum, &tally, &[0, 1, 2, 3, 4]);
 }
 
 #[test]
 fn random_blocks_of_berachain_come_to_the_same_in_every_way() {
     let tally = assert_clean(Rules::Berachain, 1, BLOCKS);
-    assert_something_of_everything(&tally, &[0, 1, 2, 3, 4, 0x7e]);
+    assert_something_of_everything(Rules::Berachain, &tally, &[0, 1, 2, 3, 4, 0x7e]);
 }
 
 #[test]
@@ -74,4 +77,8 @@ fn bytes_of_any_kind_make_chains_that_come_to_the_same() {
         }
     }
     assert_eq!(check_bytes(Rules::Berachain, &[]), Ok(()));
+    // As the fuzzer calls it.
+    fuzz(&[]);
+    fuzz(&bytes);
+    fuzz(&bytes[1..]);
 }
