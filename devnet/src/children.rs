@@ -31,6 +31,7 @@ use crate::console::Console;
 
 use output::Output;
 use probe::Readiness;
+pub(crate) use probe::{Standing, standing};
 
 /// How long a child may take to say where it listens.
 const BINDING: Duration = Duration::from_secs(20);
@@ -249,10 +250,20 @@ impl Children {
 
     /// Lets a child stand still, or go on.
     pub fn pause(&self, name: &str, stands_still: bool) {
-        let child = self.running.iter().find(|child| child.name == name);
-        if let Some(pid) = child.and_then(|child| child.process.id()) {
+        if let Some(pid) = self.running(name).and_then(|child| child.process.id()) {
             signal::pause(pid, stands_still);
         }
+    }
+
+    /// Switches the passthrough of a builder.
+    pub fn pass_through(&self, name: &str, on: bool) {
+        if let Some(pid) = self.running(name).and_then(|child| child.process.id()) {
+            signal::pass_through(pid, on);
+        }
+    }
+
+    fn running(&self, name: &str) -> Option<&Child> {
+        self.running.iter().find(|child| child.name == name)
     }
 
     /// Says whether one of them has ended.

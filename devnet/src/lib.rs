@@ -7,6 +7,7 @@
 //! * [`keys`] — keys, secrets, accounts and the genesis.
 //! * [`build`], [`services`], [`children`] — the services: built, configured, run as processes.
 //! * [`devnet`] — all of that as one system.
+//! * [`links`], [`entrance`] — connections between them that can be cut, delayed and led elsewhere.
 //! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
 //! * [`scenario`], [`story`] — what goes wrong, and how it is done to the system.
 //! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
@@ -20,9 +21,11 @@ pub mod clients;
 pub mod consensus;
 pub mod console;
 pub mod devnet;
+pub mod entrance;
 pub mod genesis;
 pub mod invocation;
 pub mod keys;
+pub mod links;
 pub mod monitor;
 pub mod node;
 pub mod observer;

@@ -20,6 +20,26 @@ pub(super) enum Readiness {
     NotReady(String),
 }
 
+/// What whoever chooses between several children has to know, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It does not answer.
+    Dead,
+    /// It answers, and is not ready.
+    Alive,
+    /// It is ready.
+    Ready,
+}
+
+/// Asks the health port at `http://HOST:PORT` how its child stands.
+pub(crate) async fn standing(address: &str) -> Standing {
+    match timeout(DEADLINE, get(address.trim_start_matches("http://"), "/readyz")).await {
+        Ok(Ok(answer)) if judge(&answer) == Readiness::Ready => Standing::Ready,
+        Ok(Ok(answer)) if !answer.is_empty() => Standing::Alive,
+        Ok(Ok(_) | Err(_)) | Err(_) => Standing::Dead,
+    }
+}
+
 /// Asks the health port at `http://HOST:PORT`.
 pub(super) async fn readiness(address: &str) -> Readiness {
     let host = address.trim_start_matches("http://");

@@ -15,6 +15,11 @@ pub(super) fn pause(pid: u32, stands_still: bool) {
     send(pid, if stands_still { libc::SIGSTOP } else { libc::SIGCONT });
 }
 
+/// Switches the passthrough of a builder.
+pub(super) fn pass_through(pid: u32, on: bool) {
+    send(pid, if on { libc::SIGUSR1 } else { libc::SIGUSR2 });
+}
+
 fn send(pid: u32, signal: libc::c_int) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
     // SAFETY: kill has no memory effects. The process is our child and has not been waited for, so
