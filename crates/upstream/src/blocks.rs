@@ -5,7 +5,7 @@ use std::fmt;
 
 use alloy_primitives::{B256, U64};
 use preconf_chain::rpc::{RpcBlock, RpcBlockError, RpcReceipt};
-use preconf_chain::{Block, ChainSpec, Header, HeaderError, Transaction};
+use preconf_chain::{Block, Header, Transaction};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
@@ -136,27 +136,6 @@ impl Upstream {
         Ok(hash)
     }
 
-    /// What keeps the client's head from following its parent by these rules; `None` if nothing
-    /// does. Chain id and genesis do not show a fork that comes later, or its parameters: this does
-    /// as soon as they matter.
-    ///
-    /// # Errors
-    ///
-    /// See [`UpstreamError`].
-    pub async fn disagreement(
-        &self,
-        spec: &ChainSpec,
-    ) -> Result<Option<HeaderError>, UpstreamError> {
-        let head = self.latest().await?;
-        if head.number == 0 {
-            return Ok(None);
-        }
-        let parent = self.header(head.parent_hash).await?;
-        let parent =
-            parent.ok_or_else(|| self.nothing("eth_getBlockByHash of the head's parent"))?;
-        Ok(spec.validate_header(&head.header, &parent.header).err())
-    }
-
     /// The head, unless it is `known`.
     pub(crate) async fn latest_unless(
         &self,
@@ -235,7 +214,7 @@ impl Upstream {
     }
 
     /// The client has no block where there always is one.
-    fn nothing(&self, call: &str) -> UpstreamError {
+    pub(crate) fn nothing(&self, call: &str) -> UpstreamError {
         let source = <serde_json::Error as serde::de::Error>::custom("null instead of a block");
         UpstreamError::Decode { call: call.to_owned(), host: self.host().to_owned(), source }
     }

@@ -3,13 +3,16 @@
 use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use preconf_chain::ChainSpec;
 use preconf_chassis::{Backoff, Context, Exit, Security, Shutdown, channel, grpc};
 use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
-use preconf_upstream::{Head, StateFetcher, Upstream, UpstreamConfig};
+use preconf_upstream::{
+    Head, OtherChain, StateFetcher, Upstream, UpstreamConfig, UpstreamError, warn_of_ignored_keys,
+};
 use preconf_wire::{admin, feed, ingress, signer::SignerClient};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     Config, Prepared,
@@ -44,6 +47,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let signals = Signals::take()?;
     let Prepared { config, spec, inbound, outbound, security } = prepared;
     let metrics = Arc::new(Metrics::new(&context.registry));
+    warn_of_ignored_keys(&spec);
 
     let engine = EngineClient::new(&config.execution_engine_url, outbound.clone())?;
     let ws = config.execution_ws_url.clone();
@@ -128,10 +132,9 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     });
     let check = context.health.check("execution client");
     let learner = sequencer.clone();
-    let (chain_id, genesis) = (spec.chain_id(), spec.genesis_hash());
     let shutdown = context.shutdown.clone();
     tasks.spawn("learn the chain", async move {
-        let learn = learn_chain(&upstream, &check, chain_id, genesis);
+        let learn = learn_chain(&upstream, &check, &spec);
         let learn = async {
             let head = learn.await?;
             if !recovered.items.is_empty() {
@@ -140,14 +143,14 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
             }
             learner.learn_head(head).await;
             check.ready();
-            Ok::<(), String>(())
+            Ok::<(), OtherChain>(())
         };
         tokio::select! {
             learned = learn => learned?,
             () = shutdown.cancelled() => return Ok(()),
         }
         shutdown.cancelled().await;
-        Ok::<(), String>(())
+        Ok::<(), OtherChain>(())
     });
 
     if let Some(url) = config.standby_feed {
@@ -253,39 +256,30 @@ fn read(path: &Path) -> Result<(Option<Journal>, Recovered), io::Error> {
 }
 
 /// Waits for the execution client, and compares its chain with ours.
+///
+/// A client that follows other rules is no reason to end: it would be left without a consensus
+/// client. What is built by the wrong rules it calls invalid, and its own blocks are handed out.
 async fn learn_chain(
     upstream: &Upstream,
     check: &preconf_chassis::Check,
-    chain_id: u64,
-    genesis: alloy_primitives::B256,
-) -> Result<Head, String> {
+    spec: &ChainSpec,
+) -> Result<Head, OtherChain> {
     let mut backoff = Backoff::new();
     check.not_ready("has not answered yet");
     loop {
-        let asked = async {
-            let theirs = upstream.chain_id().await?;
-            let genesis = upstream.genesis_hash().await?;
-            Ok::<_, preconf_upstream::UpstreamError>((theirs, genesis, upstream.latest().await?))
+        let asked = async { Ok((upstream.other_chain(spec).await?, upstream.latest().await?)) };
+        let failure: UpstreamError = match asked.await {
+            Ok((None, head)) => return Ok(head),
+            Ok((Some(other @ OtherChain::Chain { .. }), _)) => return Err(other),
+            Ok((Some(other @ OtherChain::Rules { .. }), head)) => {
+                let error = &other as &dyn std::error::Error;
+                error!(error, "blocks built by these rules will be invalid");
+                return Ok(head);
+            }
+            Err(error) => error,
         };
-        match asked.await {
-            Ok((theirs, _, _)) if theirs != chain_id => {
-                return Err(format!(
-                    "{} has chain id {theirs}, the genesis file has {chain_id}",
-                    upstream.host()
-                ));
-            }
-            Ok((_, theirs, _)) if theirs != genesis => {
-                return Err(format!(
-                    "{} has genesis {theirs}, the genesis file gives {genesis}",
-                    upstream.host()
-                ));
-            }
-            Ok((_, _, head)) => return Ok(head),
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "no answer yet");
-                check.not_ready(error.to_string());
-                backoff.wait().await;
-            }
-        }
+        warn!(error = &failure as &dyn std::error::Error, "no answer yet");
+        check.not_ready(failure.to_string());
+        backoff.wait().await;
     }
 }

@@ -8,24 +8,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use preconf_chain::ChainSpec;
 use preconf_chassis::{Backoff, Chain, Check, Shutdown};
-use preconf_upstream::{Upstream, UpstreamError};
+use preconf_upstream::{OtherChain, Upstream, warn_of_ignored_keys};
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 /// How often a client that answers is asked again.
 const INTERVAL: Duration = Duration::from_secs(2);
-
-/// The execution client is of another chain.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the execution client at {host} is of another chain: its {what} is {theirs}, ours is {ours}"
-)]
-pub(crate) struct OtherChain {
-    host: String,
-    what: &'static str,
-    theirs: String,
-    ours: String,
-}
 
 /// The task that watches the execution client.
 pub(crate) struct Watcher {
@@ -46,10 +34,11 @@ impl Watcher {
     }
 
     async fn watch(&self) -> Result<Infallible, OtherChain> {
+        warn_of_ignored_keys(&self.spec);
         let mut backoff = Backoff::new();
         let mut failures = 0_u64;
         loop {
-            match self.compare().await {
+            match self.upstream.other_chain(&self.spec).await {
                 Ok(None) => {
                     if failures > 0 {
                         info!(failures, "the execution client answers again");
@@ -71,19 +60,5 @@ impl Watcher {
                 }
             }
         }
-    }
-
-    async fn compare(&self) -> Result<Option<OtherChain>, UpstreamError> {
-        let Self { upstream, spec, .. } = self;
-        let other = |what, theirs: String, ours: String| {
-            let host = upstream.host().to_owned();
-            (theirs != ours).then_some(OtherChain { host, what, theirs, ours })
-        };
-        let chain_id = upstream.chain_id().await?.to_string();
-        if let Some(other) = other("chain id", chain_id, spec.chain_id().to_string()) {
-            return Ok(Some(other));
-        }
-        let genesis = upstream.genesis_hash().await?.to_string();
-        Ok(other("genesis", genesis, spec.genesis_hash().to_string()))
     }
 }

@@ -5,20 +5,8 @@
 
 use preconf_chain::ChainSpec;
 use preconf_chassis::{Backoff, Chain, Check, Shutdown};
-use preconf_upstream::{Upstream, UpstreamError};
+use preconf_upstream::{OtherChain, Upstream, warn_of_ignored_keys};
 use tracing::warn;
-
-/// The execution client is of another chain.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the execution client at {host} is of another chain: its {what} is {theirs}, ours is {ours}"
-)]
-pub(crate) struct OtherChain {
-    host: String,
-    what: &'static str,
-    theirs: String,
-    ours: String,
-}
 
 /// Asks until the client answers, then waits for shutdown.
 pub(crate) async fn watch(
@@ -27,11 +15,12 @@ pub(crate) async fn watch(
     check: Check,
     shutdown: Shutdown,
 ) -> Result<(), OtherChain> {
+    warn_of_ignored_keys(spec.as_ref());
     let mut backoff = Backoff::new();
     let mut failures = 0_u64;
     loop {
         let answer = tokio::select! {
-            answer = compare(&upstream, spec.as_ref()) => answer,
+            answer = upstream.other_chain(spec.as_ref()) => answer,
             () = shutdown.cancelled() => return Ok(()),
         };
         match answer {
@@ -53,20 +42,4 @@ pub(crate) async fn watch(
     check.ready();
     shutdown.cancelled().await;
     Ok(())
-}
-
-async fn compare(
-    upstream: &Upstream,
-    spec: &ChainSpec,
-) -> Result<Option<OtherChain>, UpstreamError> {
-    let other = |what, theirs: String, ours: String| {
-        let host = upstream.host().to_owned();
-        (theirs != ours).then_some(OtherChain { host, what, theirs, ours })
-    };
-    let chain_id = upstream.chain_id().await?;
-    if let Some(other) = other("chain id", chain_id.to_string(), spec.chain_id().to_string()) {
-        return Ok(Some(other));
-    }
-    let genesis = upstream.genesis_hash().await?;
-    Ok(other("genesis", genesis.to_string(), spec.genesis_hash().to_string()))
 }

@@ -427,5 +427,5 @@ async fn an_execution_client_of_another_chain_ends_the_overlay() {
     tokio::time::timeout(common::DEADLINE, shutdown.cancelled()).await.unwrap();
 
     let exit = world.finish().await.unwrap_err().to_string();
-    assert!(exit.contains("its chain id is 1, ours is 1337"), "{exit}");
+    assert!(exit.contains("its chain id is 1, the genesis file gives 1337"), "{exit}");
 }

@@ -9,7 +9,7 @@ use preconf_chain::rpc::{RpcBlock, RpcBlockError};
 use preconf_chain::{
     Block, ChainSpec, Header, HeaderError, PolTx, ProposerPublicKey, Transaction, TxEnvelope,
 };
-use preconf_upstream::UpstreamError;
+use preconf_upstream::{OtherChain, UpstreamError};
 use serde_json::{Value, json};
 
 use crate::execution::{Execution, start};
@@ -140,12 +140,6 @@ async fn a_berachain_block_is_read_with_its_key_and_its_first_transaction() {
     assert!(matches!(error, UpstreamError::Unbelievable { .. }), "{error}");
 }
 
-fn header_object(header: &Header) -> Value {
-    let mut object = serde_json::to_value(header).unwrap();
-    object["hash"] = json!(header.hash_slow());
-    object
-}
-
 #[tokio::test]
 async fn a_client_with_another_base_fee_shows_in_its_head() {
     let spec = |section: Value| {
@@ -179,19 +173,26 @@ async fn a_client_with_another_base_fee_shows_in_its_head() {
         base_fee_per_gas: Some(ours.next_base_fee(&parent)),
         ..parent.clone()
     };
-    let (execution, upstream, _server) = start(Execution::new()).await;
-    execution.script("eth_getBlockByNumber", header_object(&head));
-    execution.script("eth_getBlockByHash", header_object(&parent));
-    assert_eq!(upstream.disagreement(&ours).await.unwrap(), None);
+    let (execution, upstream, _server) = start(Execution::with_genesis(parent)).await;
+    execution.script("eth_chainId", json!("0x138d7"));
     let other = spec(section(0));
     assert_eq!(other.genesis_hash(), ours.genesis_hash());
-    let error = upstream.disagreement(&other).await.unwrap().unwrap();
-    assert!(matches!(error, HeaderError::BaseFee { got: 1_000_000_000, .. }), "{error}");
-    let ethereum = spec(Value::Null);
-    assert!(upstream.disagreement(&ethereum).await.unwrap().is_some());
+    // Nothing shows it yet.
+    assert_eq!(upstream.other_chain(&other).await.unwrap(), None);
 
-    execution.script("eth_getBlockByNumber", header_object(&parent));
-    assert_eq!(upstream.disagreement(&other).await.unwrap(), None);
+    execution.add(head);
+    assert_eq!(upstream.other_chain(&ours).await.unwrap(), None);
+    let rules = async |spec: &ChainSpec| match upstream.other_chain(spec).await.unwrap() {
+        Some(OtherChain::Rules { number: 1, source, .. }) => source,
+        other => panic!("{other:?}"),
+    };
+    let error = rules(&other).await;
+    assert!(matches!(error, HeaderError::BaseFee { got: 1_000_000_000, .. }), "{error}");
+    let ethereum = upstream.other_chain(&spec(Value::Null)).await.unwrap();
+    assert!(matches!(ethereum, Some(OtherChain::Chain { what: "genesis", .. })));
+    execution.script("eth_chainId", json!("0x1"));
+    let error = upstream.other_chain(&ours).await.unwrap().unwrap().to_string();
+    assert!(error.contains("chain id is 1, the genesis file gives 80087"), "{error}");
 }
 
 #[tokio::test]

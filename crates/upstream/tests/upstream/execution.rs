@@ -72,7 +72,10 @@ impl Drop for Subscriber {
 
 impl Execution {
     pub(crate) fn new() -> Self {
-        let genesis = header(0, B256::ZERO, 0);
+        Self::with_genesis(header(0, B256::ZERO, 0))
+    }
+
+    pub(crate) fn with_genesis(genesis: Header) -> Self {
         let hash = genesis.hash_slow();
         Self {
             asked: Mutex::default(),
@@ -122,11 +125,18 @@ impl Execution {
             let number = self.header(parent).number + 1;
             let header = header(number, parent, salt);
             parent = header.hash_slow();
-            self.headers.lock().unwrap().insert(parent, header);
+            self.add(header);
             hashes.push(parent);
         }
         self.set_head(parent);
         hashes
+    }
+
+    /// Makes this block the head.
+    pub(crate) fn add(&self, header: Header) {
+        let hash = header.hash_slow();
+        self.headers.lock().unwrap().insert(hash, header);
+        self.set_head(hash);
     }
 
     pub(crate) fn head(&self) -> B256 {

@@ -92,7 +92,7 @@ async fn an_execution_client_of_another_chain_ends_the_process_with_the_reason()
     let exit = consumer.finish().await.unwrap_err();
     assert_eq!(exit.code(), 1);
     let line = exit.to_string();
-    assert!(line.contains("its chain id is 7778, ours is 7777"), "{line}");
+    assert!(line.contains("its chain id is 7778, the genesis file gives 7777"), "{line}");
 }
 
 #[tokio::test]
