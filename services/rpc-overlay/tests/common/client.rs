@@ -52,7 +52,9 @@ impl ExecutionClient {
         let client = Self { address, script, _server: server.start(Methods::new()) };
         client.answer("eth_chainId", json!("0x539"));
         client.answer("eth_blockNumber", json!("0x63"));
-        client.answer("eth_getBlockByNumber", json!({ "hash": snapshots::spec().genesis_hash() }));
+        let mut genesis = serde_json::to_value(snapshots::spec().genesis_header()).unwrap();
+        genesis["hash"] = json!(snapshots::spec().genesis_hash());
+        client.answer("eth_getBlockByNumber", genesis);
         client.has(&snapshots::CANONICAL);
         client
     }
