@@ -236,16 +236,17 @@ impl Children {
         child.stop().await
     }
 
-    /// Starts a child again that is down. Nothing happens if it is not.
+    /// Starts a child again that is down, and waits until it listens. Says whether it was down;
+    /// otherwise nothing happens.
     ///
     /// # Errors
-    /// If it cannot be started or binds nothing.
-    pub async fn revive(&mut self, name: &str) -> Result<(), ChildError> {
+    /// If it cannot be started or does not bind the listener.
+    pub async fn revive(&mut self, name: &str, listener: &'static str) -> Result<bool, ChildError> {
         let Some(at) = self.down.iter().position(|service| service.name == name) else {
-            return Ok(());
+            return Ok(false);
         };
         let service = self.down.remove(at);
-        self.start(service, &["health"]).await.map(drop)
+        self.start(service, &[listener]).await.map(|_| true)
     }
 
     /// Lets a child stand still, or go on.

@@ -1,12 +1,12 @@
 //! The whole system on this machine: started in order, watched, and stopped in order.
 //!
-//! What runs in this process: the execution clients and the consensus client. What runs in
-//! processes of its own: the five services. Traffic, the observer and the report are not part of
+//! What runs in this process: the execution clients and the consensus client, and with two builders
+//! the entrance to them. What runs in processes of its own: the services. Traffic, the observer and the report are not part of
 //! it; whoever starts a devnet adds what he wants.
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -26,16 +26,20 @@ use crate::{
     clients::Clients,
     consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors, Faults},
     console::Console,
+    entrance::{Behind, Entrance},
     keys::{Directory, Keys, KeysError},
-    options::Options,
-    services::{CommandLines, Sockets},
+    links::Address,
+    options::{Options, Port},
+    services::{BuilderSeat, CommandLines, Sockets},
+    wiring::Wiring,
 };
 
 /// How long the services may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
-/// Those without whom no block can be built or seen.
-const FIRST: [&str; 3] = ["signer", "builder", "gateway"];
+/// Those without whom no block can be built or seen. A second builder is not ready as long as the
+/// first one builds.
+const FIRST: [&str; 4] = ["signer", "builder", "builder-0", "gateway"];
 /// Those who are ready when there is something to read.
 const THEN: [&str; 2] = ["consumer", "rpc-overlay"];
 
@@ -54,6 +58,9 @@ pub enum DevnetError {
     /// The temporary directory has too long a name.
     #[error("naming the sockets")]
     Sockets(#[source] EndpointError),
+    /// There is no link, or no entrance.
+    #[error("connecting the services")]
+    Wiring(#[source] std::io::Error),
     /// An execution client cannot be reached.
     #[error("starting the execution clients")]
     Clients(#[source] ServeError),
@@ -141,6 +148,11 @@ pub struct Devnet {
     pub clients: Clients,
     /// What goes wrong in the consensus.
     pub faults: Faults,
+    /// How the services come to each other.
+    pub wiring: Wiring,
+    seats: Vec<BuilderSeat>,
+    /// There is none with one builder.
+    entrance: Option<Entrance>,
     children: Children,
     directory: Directory,
 }
@@ -151,6 +163,9 @@ pub struct Prepared {
     endpoints: Endpoints,
     keys: Keys,
     clients: Clients,
+    wiring: Wiring,
+    seats: Vec<BuilderSeat>,
+    entrance: Option<Entrance>,
     children: Children,
     directory: Directory,
     doors: Doors,
@@ -179,16 +194,39 @@ impl Prepared {
         let keys = keys.map_err(DevnetError::Keys)?;
         let sockets = Sockets::new(&directory).map_err(DevnetError::Sockets)?;
         let clients = Clients::start(options, &keys).await.map_err(DevnetError::Clients)?;
-        let lines =
-            CommandLines { options, binaries, keys: &keys, sockets: &sockets, clients: &clients };
+        let seats = BuilderSeat::all(options, &directory, &sockets);
+        let seats = seats.map_err(DevnetError::Sockets)?;
+        let wiring = wire(options, &directory, &sockets).await.map_err(DevnetError::Wiring)?;
+        let lines = CommandLines {
+            options,
+            binaries,
+            keys: &keys,
+            sockets: &sockets,
+            ways: &wiring.ways,
+            clients: &clients,
+        };
         let mut children = Children::new(&directory.file("logs"));
         console.line("starting the services");
-        let endpoints = start_all(&mut children, &lines).await?;
+        let entrance = enter(options, &sockets, &seats).await.map_err(DevnetError::Wiring)?;
+        let endpoints =
+            start_all(&mut children, &lines, &wiring, &seats, entrance.as_ref()).await?;
         let doors = doors(&endpoints, &keys, &clients).map_err(DevnetError::Doors)?;
         let ready = children.until_ready(&FIRST, READY, console).await;
         ready.map_err(DevnetError::Child)?;
         let options = options.clone();
-        Ok(Self { endpoints, keys, clients, children, directory, doors, options, console })
+        Ok(Self {
+            endpoints,
+            keys,
+            clients,
+            wiring,
+            seats,
+            entrance,
+            children,
+            directory,
+            doors,
+            options,
+            console,
+        })
     }
 
     /// Where everything is.
@@ -206,8 +244,8 @@ impl Prepared {
     /// # Errors
     /// If a client does not take part, or a service is not ready in time.
     pub async fn begin(self) -> Result<Devnet, DevnetError> {
-        let Self { endpoints, keys, clients, mut children, directory, doors, options, console } =
-            self;
+        let Self { endpoints, keys, clients, wiring, seats, entrance, .. } = self;
+        let Self { mut children, directory, doors, options, console, .. } = self;
         let config = consensus::Config {
             spec: keys.spec.clone(),
             validators: keys.validators.clone(),
@@ -229,6 +267,9 @@ impl Prepared {
             blocks,
             clients,
             faults,
+            wiring,
+            seats,
+            entrance,
             children,
             directory,
         })
@@ -248,6 +289,18 @@ impl Devnet {
         console: Console,
     ) -> Result<Self, DevnetError> {
         Prepared::start(options, binaries, console).await?.begin().await
+    }
+
+    /// The builder to which everybody is led, and the one that stands by.
+    pub fn builders(&self) -> (&'static str, Option<&'static str>) {
+        let current = self.entrance.as_ref().map_or(0, |entrance| *entrance.current().borrow());
+        let standby = self.seats.iter().enumerate().find(|(at, _)| *at != current);
+        (self.seats[current].name, standby.map(|(_, seat)| seat.name))
+    }
+
+    /// All builders.
+    pub fn all_builders(&self) -> Vec<&'static str> {
+        self.seats.iter().map(|seat| seat.name).collect()
     }
 
     /// The services, for whoever does something to them.
@@ -290,45 +343,112 @@ async fn next(blocks: &mut Blocks) -> Result<Result<Arc<CanonicalBlock>, DevnetE
     }
 }
 
+/// Links for whoever may break them.
+async fn wire(options: &Options, directory: &Directory, sockets: &Sockets) -> io::Result<Wiring> {
+    match options.scenario {
+        None => Ok(Wiring::straight(sockets)),
+        Some(_) => {
+            let gateway = options.address(Port::GatewayWebSocket);
+            Wiring::over_links(directory, sockets, gateway).await
+        }
+    }
+}
+
+/// The entrance to several builders.
+async fn enter(
+    options: &Options,
+    sockets: &Sockets,
+    seats: &[BuilderSeat],
+) -> io::Result<Option<Entrance>> {
+    if seats.len() < 2 {
+        return Ok(None);
+    }
+    let doors = |engine, feed: &Endpoint, ingress: &Endpoint| {
+        let files = [feed, ingress].into_iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Unix(path) => Some(Address::Unix(path.clone())),
+            Endpoint::Plaintext(_) | Endpoint::Tls(_) => None,
+        });
+        let engine = Address::Tcp(options.address(engine));
+        std::iter::once(engine).chain(files).collect::<Vec<_>>()
+    };
+    let behind = |seat: &BuilderSeat| Behind {
+        name: seat.name,
+        health: options.address(seat.health).to_string(),
+        doors: doors(seat.engine, &seat.feed, &seat.ingress),
+    };
+    let at = doors(Port::BuilderEngine, &sockets.feed, &sockets.ingress);
+    Entrance::open(&at, seats.iter().map(behind).collect()).await.map(Some)
+}
+
 /// Starts the services in the order in which they know each other.
 async fn start_all(
     children: &mut Children,
     lines: &CommandLines<'_>,
+    wiring: &Wiring,
+    seats: &[BuilderSeat],
+    entrance: Option<&Entrance>,
 ) -> Result<Endpoints, DevnetError> {
-    type Bound = BTreeMap<&'static str, String>;
-    type Line<'a> = &'a dyn Fn(&Bound) -> Result<Service, BuildError>;
-    let steps: [(Line<'_>, [&'static str; 2]); 5] = [
-        (&|_| lines.signer(), ["health", "signer"]),
-        (&|_| lines.builder(), ["health", "engine"]),
-        (&|_| lines.gateway(), ["health", "websocket"]),
-        (&|bound| lines.consumer(&bound["websocket"]), ["health", "pending"]),
-        (&|_| lines.overlay(), ["health", "json-rpc"]),
-    ];
-    let (mut health, mut bound) = (Vec::new(), Bound::new());
-    for (line, listeners) in steps {
-        let service = line(&bound).map_err(DevnetError::Build)?;
-        let name = service.name;
-        let mut started = children.start(service, &listeners).await.map_err(DevnetError::Child)?;
-        health.push((name, started.remove("health").unwrap_or_default()));
-        bound.append(&mut started);
+    let mut starting = Starting { children, health: Vec::new(), bound: BTreeMap::new() };
+    starting.start(lines.signer(), "signer").await?;
+    for seat in seats {
+        starting.start(lines.builder(seat), "engine").await?;
     }
-    let url = |service, listener| {
-        let address: &String = &bound[listener];
-        let unusable = |source| DevnetError::Address { service, address: address.clone(), source };
-        address.parse::<Url>().map_err(unusable)
+    starting.start(lines.gateway(), "websocket").await?;
+    let gateway = starting.url("gateway", "websocket")?;
+    starting.start(lines.consumer(wiring.gateway(&gateway)), "pending").await?;
+    starting.start(lines.overlay(), "json-rpc").await?;
+    let gateway_url = starting.bound["websocket"].clone();
+    let builder_engine = match entrance {
+        None => starting.url("builder", "engine")?,
+        // What the entrance listens at was given as an address.
+        Some(entrance) => format!("http://{}", entrance.at()[0])
+            .parse()
+            .map_err(|source| unusable("entrance", &entrance.at()[0].to_string(), source))?,
     };
-    let gateway_url = bound["websocket"].clone();
     Ok(Endpoints {
-        overlay: url("rpc-overlay", "json-rpc")?,
+        overlay: starting.url("rpc-overlay", "json-rpc")?,
         gateway: gateway_url.parse().map_err(DevnetError::Feed)?,
         gateway_url,
-        builder_engine: url("builder", "engine")?,
+        builder_engine,
         pending: lines.sockets.pending.clone(),
         rpc_node: lines.clients.rpc_node.rpc_url(),
         sequencer: lines.clients.sequencer.rpc_url(),
         validators: lines.clients.validators.rpc_url(),
-        health,
+        health: starting.health,
     })
+}
+
+/// The services so far, and where they listen.
+struct Starting<'a> {
+    children: &'a mut Children,
+    health: Vec<(&'static str, String)>,
+    /// The first of each kind.
+    bound: BTreeMap<&'static str, String>,
+}
+
+impl Starting<'_> {
+    async fn start(
+        &mut self,
+        service: Result<Service, BuildError>,
+        listener: &'static str,
+    ) -> Result<(), DevnetError> {
+        let service = service.map_err(DevnetError::Build)?;
+        let name = service.name;
+        let started = self.children.start(service, &["health", listener]).await;
+        let mut started = started.map_err(DevnetError::Child)?;
+        self.health.push((name, started.remove("health").unwrap_or_default()));
+        self.bound.entry(listener).or_insert(started.remove(listener).unwrap_or_default());
+        Ok(())
+    }
+
+    fn url(&self, service: &'static str, listener: &str) -> Result<Url, DevnetError> {
+        let address = &self.bound[listener];
+        address.parse::<Url>().map_err(|source| unusable(service, address, source))
+    }
+}
+
+fn unusable(service: &'static str, address: &str, source: ParseError) -> DevnetError {
+    DevnetError::Address { service, address: address.to_owned(), source }
 }
 
 /// Where the consensus client goes.

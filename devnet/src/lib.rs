@@ -7,7 +7,7 @@
 //! * [`keys`] — keys, secrets, accounts and the genesis.
 //! * [`build`], [`services`], [`children`] — the services: built, configured, run as processes.
 //! * [`devnet`] — all of that as one system.
-//! * [`links`], [`entrance`] — connections between them that can be cut, delayed and led elsewhere.
+//! * [`wiring`], [`links`], [`entrance`] — how they come to each other, and what can break.
 //! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
 //! * [`scenario`], [`story`] — what goes wrong, and how it is done to the system.
 //! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
@@ -39,6 +39,7 @@ pub mod services;
 pub mod story;
 pub mod traffic;
 pub mod viewer;
+pub mod wiring;
 
 pub use console::Console;
 pub use devnet::{Devnet, Endpoints};

@@ -47,6 +47,15 @@ pub struct Options {
     )]
     pub tps: u32,
 
+    /// Builders: with two, one builds and the other stands by, behind one entrance.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=2),
+        value_name = "N"
+    )]
+    pub builders: u8,
+
     /// Simulated validators, who propose in turn.
     #[arg(
         long,
@@ -159,12 +168,14 @@ impl Options {
         Duration::from_millis(self.seal_budget_ms + 200)
     }
 
-    /// These, with ports that stay the same when a service is started again.
+    /// These, with ports that are known before anybody listens there, and stay the same when a
+    /// service is started again.
     ///
     /// # Errors
     /// If there is no range of free ports.
     pub fn with_lasting_ports(&self) -> io::Result<Self> {
-        if self.scenario.is_none() || self.base_port != 0 {
+        let can_wait = self.scenario.is_none() && self.builders == 1;
+        if can_wait || self.base_port != 0 {
             return Ok(self.clone());
         }
         let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -197,7 +208,7 @@ pub enum Port {
     Overlay = 0,
     /// The gateway's WebSocket.
     GatewayWebSocket = 1,
-    /// The builder's Engine API.
+    /// The Engine API of the builder, or of the entrance to both.
     BuilderEngine = 2,
     /// The sequencer's execution client.
     SequencerEngine = 3,
@@ -221,11 +232,17 @@ pub enum Port {
     ConsumerHealth = 13,
     /// Health and metrics.
     OverlayHealth = 14,
+    /// Health and metrics of the second builder.
+    SecondBuilderHealth = 15,
+    /// The first of two builders' own Engine API.
+    FirstBuilderEngine = 16,
+    /// The second builder's own Engine API.
+    SecondBuilderEngine = 17,
 }
 
 impl Port {
     /// The one that is furthest from the base.
-    const LAST: Self = Self::OverlayHealth;
+    const LAST: Self = Self::SecondBuilderEngine;
 }
 
 fn parse_base_port(text: &str) -> Result<u16, String> {
@@ -270,6 +287,7 @@ mod tests {
             ["--base-port", "80"],
             ["--base-port", "65530"],
             ["--tps", "-1"],
+            ["--builders", "3"],
             ["--unknown", "1"],
         ] {
             assert_eq!(parse(&flags).unwrap_err().exit_code(), 2, "{flags:?}");

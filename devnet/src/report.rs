@@ -54,7 +54,7 @@ pub struct Promises {
 }
 
 /// What became of a run in which things went wrong on purpose.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Survived {
     /// Slots without a block that no fault asked for.
     pub missed_slots: u64,
@@ -66,6 +66,11 @@ pub struct Survived {
     pub silent: u64,
     /// Transactions that were taken and had no receipt in time.
     pub lost: u64,
+    /// From whoever publishes being killed, stopped or held up to the next flashblock, in
+    /// milliseconds.
+    pub silence_ms: Percentiles,
+    /// From a builder being started again to its Engine API answering, in milliseconds.
+    pub serves_ms: Percentiles,
 }
 
 /// Latencies, of all transactions and of some.

@@ -1,6 +1,11 @@
 //! One run of `cargo devnet`, from the flags to the exit code.
 
-use std::{io, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use preconf_chassis::ConfigError;
 use preconf_telemetry::{TelemetryArgs, TelemetryError};
@@ -16,8 +21,9 @@ use crate::{
     options::Options,
     report::{Expected, Report, Survived, objections, objections_after_faults},
     rpc::{Rpc, RpcFailure},
+    samples::Samples,
     scenario::ScenarioError,
-    story::Story,
+    story::{Done, Story},
     traffic::{self, Measured, Traffic},
     viewer::Viewer,
 };
@@ -138,8 +144,17 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
             Some(story?)
         }
     };
-    let survived = Survived::default();
-    Ok(Some(Running { devnet, observer, viewer, traffic, story, survived, last: 0, slot: None }))
+    Ok(Some(Running {
+        devnet,
+        observer,
+        viewer,
+        traffic,
+        story,
+        survived: Survived::default(),
+        serves: Samples::default(),
+        last: 0,
+        slot: None,
+    }))
 }
 
 /// A run that is under way.
@@ -150,6 +165,8 @@ struct Running {
     traffic: Option<Traffic>,
     story: Option<Story>,
     survived: Survived,
+    /// How long builders took to serve again, in milliseconds.
+    serves: Samples,
     /// The last block that was settled, and its slot.
     last: u64,
     slot: Option<u32>,
@@ -168,9 +185,10 @@ impl Running {
                 block = self.devnet.next_block() => block.map_err(RunError::Devnet)?,
                 () = next_deed(self.story.as_ref()) => {
                     if let Some(story) = &mut self.story {
-                        story.act(&mut self.devnet).await.map_err(|error| {
+                        let done = story.act(&mut self.devnet).await.map_err(|error| {
                             RunError::Devnet(DevnetError::Child(error))
                         })?;
+                        self.take_note(done);
                     }
                     continue;
                 }
@@ -183,6 +201,18 @@ impl Running {
             if options.blocks.is_some_and(|blocks| block.number >= blocks.get()) {
                 return Ok(End::Blocks);
             }
+        }
+    }
+
+    fn take_note(&mut self, done: Done) {
+        match done {
+            Done::Silenced => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+                self.observer.with_ledger(|ledger| ledger.silence(now));
+            }
+            Done::Serves(after) => self.serves.add(after.as_secs_f64() * 1_000.0),
+            Done::Other => {}
         }
     }
 
@@ -224,7 +254,8 @@ impl Running {
         console: Console,
         ended: Result<End, RunError>,
     ) -> Result<Vec<String>, RunError> {
-        let Self { mut devnet, observer, viewer, traffic, story, mut survived, last, .. } = self;
+        let Self { mut devnet, observer, viewer, traffic, story, mut survived, .. } = self;
+        let Self { last, serves, .. } = self;
         let has_story = story.is_some();
         if let Some(story) = story {
             let ended = story.end(&mut devnet).await;
@@ -246,11 +277,13 @@ impl Running {
                 console.line(format_args!("  neither kept nor taken back: {transaction}"));
             }
             survived.silent = silent.len() as u64;
+            survived.silence_ms = ledger.silences().percentiles();
             let causes = ledger.causes().iter();
             survived.taken_back =
                 causes.map(|(cause, count)| ((*cause).to_owned(), *count)).collect();
         });
         survived.lost = measured.unanswered;
+        survived.serves_ms = serves.percentiles();
         drop(observer);
         let stopped = devnet.stop().await;
         if let Some(failure) = failure {
@@ -325,14 +358,24 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         report.comparisons.made,
         report.comparisons.failed,
     ));
-    if let Some(Survived { missed_slots, lost_rounds, taken_back, silent, lost }) = &report.survived
-    {
+    if let Some(survived) = &report.survived {
+        let Survived { missed_slots, lost_rounds, taken_back, silent, lost, .. } = survived;
         console.line(format_args!(
             "{missed_slots} slots missed, {lost_rounds} rounds lost on purpose; {} promises moved to a \
              later block, taken back: {taken_back:?}, broken in silence: {silent}; {lost} transactions \
              lost",
             report.transactions.moved,
         ));
+        for (what, percentiles) in [
+            ("silenced, to the next flashblock", survived.silence_ms),
+            ("started again, to serving the Engine API", survived.serves_ms),
+        ] {
+            console.line(format_args!(
+                "{what}: p50 {} max {} ms",
+                ms(percentiles.p50),
+                ms(percentiles.max)
+            ));
+        }
     }
     for refusal in &measured.refusals {
         console.line(format_args!("  refused: {refusal}"));

@@ -29,6 +29,8 @@ use std::{fs, io, ops::RangeInclusive, path::Path, time::Duration};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::Deserialize;
 
+use crate::wiring::Line;
+
 /// The largest scenario that is read.
 const MAX_BYTES: u64 = 1024 * 1024;
 /// How late in its block a drawn fault may come.
@@ -52,6 +54,12 @@ pub enum FaultKind {
     Restart(Target),
     /// It stands still for a while.
     Pause(Target, Duration),
+    /// The builder is switched to passthrough for a while.
+    Passthrough(Duration),
+    /// A line between two services is cut for a while.
+    Cut(Line, Duration),
+    /// Everything on a line takes so much longer, each way, for a while.
+    Slow(Line, Duration, Duration),
     /// The proposer of the block does not propose: the round is lost, and the next one proposes.
     FailProposer,
     /// The proposer is on no whitelist: the sequencer is not asked for the block.
@@ -63,32 +71,21 @@ pub enum FaultKind {
 }
 
 /// A service that things happen to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// Signs.
     Signer,
-    /// Builds.
+    /// Builds: with two builders the one that everybody is led to.
     Builder,
+    /// The other one. Nothing happens if there is none.
+    Standby,
     /// Distributes.
     Gateway,
     /// Executes.
     Consumer,
     /// Answers.
     RpcOverlay,
-}
-
-impl Target {
-    /// What the service is called here.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Signer => "signer",
-            Self::Builder => "builder",
-            Self::Gateway => "gateway",
-            Self::Consumer => "consumer",
-            Self::RpcOverlay => "rpc-overlay",
-        }
-    }
 }
 
 /// Why there is no plan.
@@ -145,7 +142,9 @@ struct WrittenAt {
     after_ms: u64,
     r#do: What,
     target: Option<Target>,
+    line: Option<Line>,
     for_ms: Option<Span>,
+    by_ms: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -166,7 +165,9 @@ const fn first() -> u64 {
 struct Written {
     r#do: What,
     target: Option<Target>,
+    line: Option<Line>,
     for_ms: Option<Span>,
+    by_ms: Option<Span>,
     #[serde(default = "one")]
     weight: u32,
 }
@@ -181,6 +182,9 @@ enum What {
     Kill,
     Restart,
     Pause,
+    Passthrough,
+    Cut,
+    Slow,
     FailProposer,
     Outsider,
     LateHead,
@@ -211,8 +215,8 @@ impl Plan {
         let mut random = StdRng::seed_from_u64(seed);
         let mut planned = Vec::new();
         for (number, written) in at.into_iter().enumerate() {
-            let WrittenAt { block, after_ms, r#do, target, for_ms } = written;
-            let fault = Written { r#do, target, for_ms, weight: 1 };
+            let WrittenAt { block, after_ms, r#do, target, line, for_ms, by_ms } = written;
+            let fault = Written { r#do, target, line, for_ms, by_ms, weight: 1 };
             let kind = fault.kind(&mut random).map_err(|reason| {
                 let what = format!("[[at]] number {}", number + 1);
                 ScenarioError::Fault { what, reason }
@@ -268,28 +272,38 @@ impl WrittenChaos {
 impl Written {
     fn kind(&self, random: &mut StdRng) -> Result<FaultKind, &'static str> {
         let target = || self.target.ok_or("it needs a target");
-        let mut span = || match self.for_ms {
-            None => Err("it needs for_ms"),
-            Some(Span::Between([least, most])) if least > most => Err("for_ms is [least, most]"),
-            Some(Span::Exactly(exactly)) => Ok(Duration::from_millis(exactly)),
-            Some(Span::Between([least, most])) => {
+        let line = || self.line.ok_or("it needs a line");
+        let mut drawn = |span| match span {
+            Span::Between([least, most]) if least > most => Err("a span is [least, most]"),
+            Span::Exactly(exactly) => Ok(Duration::from_millis(exactly)),
+            Span::Between([least, most]) => {
                 Ok(Duration::from_millis(random.random_range(least..=most)))
             }
         };
+        let mut span = || drawn(self.for_ms.ok_or("it needs for_ms")?);
         let kind = match self.r#do {
             What::Kill => FaultKind::Kill(target()?, span()?),
             What::Pause => FaultKind::Pause(target()?, span()?),
             What::Restart => FaultKind::Restart(target()?),
+            What::Passthrough => FaultKind::Passthrough(span()?),
+            What::Cut => FaultKind::Cut(line()?, span()?),
+            What::Slow => {
+                let span = span()?;
+                FaultKind::Slow(line()?, drawn(self.by_ms.ok_or("it needs by_ms")?)?, span)
+            }
             What::FailProposer => FaultKind::FailProposer,
             What::Outsider => FaultKind::Outsider,
             What::LateHead => FaultKind::LateHead(span()?),
             What::Reorg => FaultKind::Reorg,
         };
         let of_service = matches!(self.r#do, What::Kill | What::Pause | What::Restart);
-        if !of_service && self.target.is_some() {
-            return Err("it has no target");
+        let of_line = matches!(self.r#do, What::Cut | What::Slow);
+        match () {
+            () if !of_service && self.target.is_some() => Err("it has no target"),
+            () if !of_line && self.line.is_some() => Err("it has no line"),
+            () if self.r#do != What::Slow && self.by_ms.is_some() => Err("it has no by_ms"),
+            () => Ok(kind),
         }
-        Ok(kind)
     }
 }
 
@@ -353,6 +367,14 @@ mod tests {
             (
                 "[[at]]\nblock = 1\ndo = \"reorg\"\ntarget = \"signer\"",
                 "[[at]] number 1: it has no target",
+            ),
+            (
+                "[[at]]\nblock = 1\ndo = \"slow\"\nline = \"feed\"\nfor_ms = 9",
+                "[[at]] number 1: it needs by_ms",
+            ),
+            (
+                "[[at]]\nblock = 1\ndo = \"cut\"\nline = \"feed\"\nfor_ms = [9, 8]",
+                "[[at]] number 1: a span is [least, most]",
             ),
             (
                 "[chaos]\nevery = [0, 1]\nfaults = [{ do = \"reorg\" }]",

@@ -16,17 +16,18 @@ use crate::{
     options::{Options, Port},
 };
 
+/// How long the right to build lasts without being renewed: half a slot.
+const LEASE_MS: u64 = 1_000;
+
 /// The sockets between our processes.
 #[derive(Clone, Debug)]
 pub struct Sockets {
     /// Builders ask the signer here.
     pub signer: Endpoint,
-    /// The builder's feed.
+    /// The builder's feed, or the entrance to both builders'.
     pub feed: Endpoint,
-    /// Overlays hand transactions to the builder here.
+    /// Overlays hand transactions to the builder here, or to the entrance.
     pub ingress: Endpoint,
-    /// What the builder writes down.
-    pub journal: PathBuf,
     /// The gateway's feed.
     pub gateway: Endpoint,
     /// The consumer's snapshots.
@@ -39,18 +40,77 @@ impl Sockets {
     /// # Errors
     /// If the path is too long for a socket.
     pub fn new(directory: &Directory) -> Result<Self, EndpointError> {
-        let socket = |name: &str| {
-            let path = directory.file(&format!("{name}.sock"));
-            format!("unix:{}", path.display()).parse::<Endpoint>()
-        };
+        let socket = |name| socket(directory, name);
         Ok(Self {
             signer: socket("signer")?,
             feed: socket("feed")?,
             ingress: socket("ingress")?,
-            journal: directory.file("builder.journal"),
             gateway: socket("gateway")?,
             pending: socket("pending")?,
         })
+    }
+}
+
+fn socket(directory: &Directory, name: &str) -> Result<Endpoint, EndpointError> {
+    format!("unix:{}", directory.file(&format!("{name}.sock")).display()).parse()
+}
+
+/// What belongs to one builder.
+#[derive(Clone, Debug)]
+pub struct BuilderSeat {
+    /// What it is called.
+    pub name: &'static str,
+    /// Its Engine API.
+    pub engine: Port,
+    /// Health and metrics.
+    pub health: Port,
+    /// Its feed.
+    pub feed: Endpoint,
+    /// Where it takes transactions.
+    pub ingress: Endpoint,
+    /// What it writes down.
+    pub journal: PathBuf,
+    /// The other builder's feed, if there is one.
+    pub other: Option<Endpoint>,
+}
+
+impl BuilderSeat {
+    /// As many as were asked for. One alone sits where everybody looks for the builder.
+    ///
+    /// # Errors
+    /// If the path is too long for a socket.
+    pub fn all(
+        options: &Options,
+        directory: &Directory,
+        sockets: &Sockets,
+    ) -> Result<Vec<Self>, EndpointError> {
+        if options.builders == 1 {
+            return Ok(vec![Self {
+                name: "builder",
+                engine: Port::BuilderEngine,
+                health: Port::BuilderHealth,
+                feed: sockets.feed.clone(),
+                ingress: sockets.ingress.clone(),
+                journal: directory.file("builder.journal"),
+                other: None,
+            }]);
+        }
+        let feeds = [socket(directory, "builder-0-feed")?, socket(directory, "builder-1-feed")?];
+        let seat = |name, engine, health, own: usize| {
+            Ok(Self {
+                name,
+                engine,
+                health,
+                feed: feeds[own].clone(),
+                ingress: socket(directory, &format!("{name}-ingress"))?,
+                journal: directory.file(&format!("{name}.journal")),
+                other: Some(feeds[1 - own].clone()),
+            })
+        };
+        Ok(vec![
+            seat("builder-0", Port::FirstBuilderEngine, Port::BuilderHealth, 0)?,
+            seat("builder-1", Port::SecondBuilderEngine, Port::SecondBuilderHealth, 1)?,
+        ])
     }
 }
 
@@ -63,8 +123,10 @@ pub struct CommandLines<'a> {
     pub binaries: &'a Binaries,
     /// Keys and files.
     pub keys: &'a Keys,
-    /// The sockets.
+    /// The sockets that are listened on.
     pub sockets: &'a Sockets,
+    /// Where those who use a socket find it: there, or at a link that leads there.
+    pub ways: &'a Sockets,
     /// The execution clients.
     pub clients: &'a Clients,
 }
@@ -82,28 +144,32 @@ impl CommandLines<'_> {
         self.service("signer", "preconf-signer", flags)
     }
 
-    /// The builder.
+    /// A builder.
     ///
     /// # Errors
     /// If its binary is not there.
-    pub fn builder(&self) -> Result<Service, BuildError> {
+    pub fn builder(&self, seat: &BuilderSeat) -> Result<Service, BuildError> {
         let sequencer = &self.clients.sequencer;
-        let mut flags = Flags::new(self.options, Port::BuilderHealth);
-        flags.add("--engine-addr", self.options.address(Port::BuilderEngine));
+        let mut flags = Flags::new(self.options, seat.health);
+        flags.add("--engine-addr", self.options.address(seat.engine));
         flags.add("--engine-jwt-secret", self.keys.builder_secret.path.display());
         flags.add("--execution-engine-url", sequencer.engine_url());
         flags.add("--execution-jwt-secret", self.keys.sequencer_secret.path.display());
         flags.add("--execution-url", sequencer.rpc_url());
         flags.add("--execution-ws-url", websocket(sequencer.rpc_url()));
         flags.add("--genesis", self.keys.genesis.display());
-        flags.add("--signer", &self.sockets.signer);
-        flags.add("--journal", self.sockets.journal.display());
-        flags.add("--lease-holder", "builder-0");
-        flags.add("--feed-listen", &self.sockets.feed);
-        flags.add("--ingress-listen", &self.sockets.ingress);
+        flags.add("--signer", &self.ways.signer);
+        flags.add("--journal", seat.journal.display());
+        flags.add("--lease-holder", seat.name);
+        flags.add("--lease-ms", LEASE_MS);
+        flags.add("--feed-listen", &seat.feed);
+        flags.add("--ingress-listen", &seat.ingress);
+        if let Some(other) = &seat.other {
+            flags.add("--standby-feed", other);
+        }
         flags.add("--flashblock-interval-ms", self.options.interval_ms);
         flags.add("--seal-budget-ms", self.options.seal_budget_ms);
-        self.service("builder", "preconf-builder", flags)
+        self.service(seat.name, "preconf-builder", flags)
     }
 
     /// The gateway.
@@ -112,7 +178,7 @@ impl CommandLines<'_> {
     /// If its binary is not there.
     pub fn gateway(&self) -> Result<Service, BuildError> {
         let mut flags = Flags::new(self.options, Port::GatewayHealth);
-        flags.add("--upstream", &self.sockets.feed);
+        flags.add("--upstream", &self.ways.feed);
         flags.add("--sequencer-pubkey", self.keys.public_key);
         flags.add("--chain-id", self.options.chain.id());
         flags.add("--flashblock-ws-addr", self.options.address(Port::GatewayWebSocket));
@@ -143,8 +209,8 @@ impl CommandLines<'_> {
     pub fn overlay(&self) -> Result<Service, BuildError> {
         let mut flags = Flags::new(self.options, Port::OverlayHealth);
         flags.add("--http-addr", self.options.address(Port::Overlay));
-        flags.add("--pending", &self.sockets.pending);
-        flags.add("--ingress", &self.sockets.ingress);
+        flags.add("--pending", &self.ways.pending);
+        flags.add("--ingress", &self.ways.ingress);
         flags.add("--execution-url", self.clients.rpc_node.rpc_url());
         flags.add("--genesis", self.keys.genesis.display());
         // All the traffic comes from this machine.

@@ -13,7 +13,9 @@ use crate::{
     consensus::RoundFault,
     console::Console,
     devnet::Devnet,
+    links::Condition,
     scenario::{Fault, FaultKind, Plan, ScenarioError, Target},
+    wiring::Line,
 };
 
 /// A plan that is being carried out.
@@ -37,11 +39,27 @@ struct Due {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Deed {
-    Kill(&'static str, Duration),
-    Restart(&'static str),
-    Pause(&'static str, Duration),
+    Kill(Target, Duration),
+    Restart(Target),
+    Pause(Target, Duration),
+    Passthrough(Duration),
+    Cut(Line, Duration),
+    Slow(Line, Duration, Duration),
     Revive(&'static str),
     GoOn(&'static str),
+    Build(&'static str),
+    Mend(Line),
+}
+
+/// What was done, for whoever measures what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The service that publishes cannot go on.
+    Silenced,
+    /// A builder was started again, and its Engine API answered so long after that.
+    Serves(Duration),
+    /// Something else.
+    Other,
 }
 
 impl Story {
@@ -67,9 +85,12 @@ impl Story {
         let now = Instant::now();
         for Fault { after, kind } in std::mem::take(&mut self.ahead) {
             let deed = match kind {
-                FaultKind::Kill(target, span) => Deed::Kill(target.as_str(), span),
-                FaultKind::Pause(target, span) => Deed::Pause(target.as_str(), span),
-                FaultKind::Restart(target) => Deed::Restart(target.as_str()),
+                FaultKind::Kill(target, span) => Deed::Kill(target, span),
+                FaultKind::Pause(target, span) => Deed::Pause(target, span),
+                FaultKind::Restart(target) => Deed::Restart(target),
+                FaultKind::Passthrough(span) => Deed::Passthrough(span),
+                FaultKind::Cut(line, span) => Deed::Cut(line, span),
+                FaultKind::Slow(line, by, span) => Deed::Slow(line, by, span),
                 FaultKind::FailProposer
                 | FaultKind::Outsider
                 | FaultKind::LateHead(_)
@@ -84,7 +105,12 @@ impl Story {
                 FaultKind::Outsider => RoundFault::Outsider,
                 FaultKind::LateHead(late) => RoundFault::LateHead(*late),
                 FaultKind::Reorg => RoundFault::Reorg,
-                FaultKind::Kill(..) | FaultKind::Pause(..) | FaultKind::Restart(_) => {
+                FaultKind::Kill(..)
+                | FaultKind::Pause(..)
+                | FaultKind::Restart(_)
+                | FaultKind::Passthrough(_)
+                | FaultKind::Cut(..)
+                | FaultKind::Slow(..) => {
                     self.ahead.push(fault);
                     continue;
                 }
@@ -111,27 +137,60 @@ impl Story {
     ///
     /// # Errors
     /// If a service does not end or start as it should.
-    pub async fn act(&mut self, devnet: &mut Devnet) -> Result<(), ChildError> {
-        let Some(Reverse(Due { deed, .. })) = self.due.pop() else { return Ok(()) };
-        let children = devnet.children();
+    pub async fn act(&mut self, devnet: &mut Devnet) -> Result<Done, ChildError> {
+        let Some(Reverse(Due { deed, .. })) = self.due.pop() else { return Ok(Done::Other) };
         self.console.line(format_args!("scenario: {deed:?}"));
-        match deed {
-            Deed::Kill(name, span) => {
-                children.kill(name).await;
-                self.plan_for(Instant::now() + span, Deed::Revive(name));
+        let builder = devnet.builders().0;
+        let done = |name| if name == builder { Done::Silenced } else { Done::Other };
+        let now = Instant::now();
+        Ok(match deed {
+            Deed::Kill(target, span) => {
+                let Some(name) = name_of(target, devnet) else { return Ok(Done::Other) };
+                devnet.children().kill(name).await;
+                self.plan_for(now + span, Deed::Revive(name));
+                done(name)
             }
-            Deed::Restart(name) => {
-                children.stop_one(name).await?;
-                children.revive(name).await?;
+            Deed::Restart(target) => {
+                let Some(name) = name_of(target, devnet) else { return Ok(Done::Other) };
+                devnet.children().stop_one(name).await?;
+                revive(name, devnet).await?;
+                done(name)
             }
-            Deed::Pause(name, span) => {
-                children.pause(name, true);
-                self.plan_for(Instant::now() + span, Deed::GoOn(name));
+            Deed::Pause(target, span) => {
+                let Some(name) = name_of(target, devnet) else { return Ok(Done::Other) };
+                devnet.children().pause(name, true);
+                self.plan_for(now + span, Deed::GoOn(name));
+                done(name)
             }
-            Deed::Revive(name) => children.revive(name).await?,
-            Deed::GoOn(name) => children.pause(name, false),
-        }
-        Ok(())
+            Deed::Passthrough(span) => {
+                devnet.children().pass_through(builder, true);
+                self.plan_for(now + span, Deed::Build(builder));
+                Done::Other
+            }
+            Deed::Cut(line, span) => {
+                devnet.wiring.set(line, Condition::Cut);
+                self.plan_for(now + span, Deed::Mend(line));
+                Done::Other
+            }
+            Deed::Slow(line, by, span) => {
+                devnet.wiring.set(line, Condition::Slow(by));
+                self.plan_for(now + span, Deed::Mend(line));
+                Done::Other
+            }
+            Deed::Revive(name) => revive(name, devnet).await?,
+            Deed::GoOn(name) => {
+                devnet.children().pause(name, false);
+                Done::Other
+            }
+            Deed::Build(name) => {
+                devnet.children().pass_through(name, false);
+                Done::Other
+            }
+            Deed::Mend(line) => {
+                devnet.wiring.set(line, Condition::Whole);
+                Done::Other
+            }
+        })
     }
 
     /// Ends it: everything that is down is started, everything that stands still goes on.
@@ -139,13 +198,39 @@ impl Story {
     /// # Errors
     /// If a service does not start.
     pub async fn end(mut self, devnet: &mut Devnet) -> Result<(), ChildError> {
-        for target in
-            [Target::Signer, Target::Builder, Target::Gateway, Target::Consumer, Target::RpcOverlay]
-        {
-            devnet.children().pause(target.as_str(), false);
-            devnet.children().revive(target.as_str()).await?;
+        for line in [Line::Signer, Line::Feed, Line::Ingress, Line::Gateway, Line::Pending] {
+            devnet.wiring.set(line, Condition::Whole);
+        }
+        let others = [Target::Signer, Target::Gateway, Target::Consumer, Target::RpcOverlay];
+        let others = others.into_iter().filter_map(|target| name_of(target, devnet));
+        for name in others.chain(devnet.all_builders()).collect::<Vec<_>>() {
+            devnet.children().pause(name, false);
+            revive(name, devnet).await?;
         }
         self.due.clear();
         Ok(())
     }
+}
+
+/// What the service is called; none if there is none.
+fn name_of(target: Target, devnet: &Devnet) -> Option<&'static str> {
+    let (builder, standby) = devnet.builders();
+    match target {
+        Target::Signer => Some("signer"),
+        Target::Builder => Some(builder),
+        Target::Standby => standby,
+        Target::Gateway => Some("gateway"),
+        Target::Consumer => Some("consumer"),
+        Target::RpcOverlay => Some("rpc-overlay"),
+    }
+}
+
+/// Starts a service again that is down.
+async fn revive(name: &'static str, devnet: &mut Devnet) -> Result<Done, ChildError> {
+    let is_builder = devnet.all_builders().contains(&name);
+    let listener = if is_builder { "engine" } else { "health" };
+    let started = Instant::now();
+    let revived = devnet.children().revive(name, listener).await?;
+    let serves = revived && is_builder;
+    Ok(if serves { Done::Serves(started.elapsed()) } else { Done::Other })
 }

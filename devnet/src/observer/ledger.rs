@@ -49,6 +49,10 @@ pub struct Ledger {
     /// The last flashblock and its time, if the session goes on.
     before: Option<(Position, u64)>,
     cadence: Samples,
+    /// When whoever publishes was last silenced, in milliseconds since the epoch.
+    silenced: Option<u64>,
+    /// How long that lasted, each time.
+    silences: Samples,
     totals: Totals,
 }
 
@@ -126,6 +130,8 @@ impl Ledger {
             missing: None,
             before: None,
             cadence: Samples::default(),
+            silenced: None,
+            silences: Samples::default(),
             totals: Totals::default(),
         }
     }
@@ -254,6 +260,10 @@ impl Ledger {
             });
         }
         let published = flashblock.published_at_ms();
+        if let Some(silenced) = self.silenced.filter(|silenced| published > *silenced) {
+            self.silences.add((published - silenced) as f64);
+            self.silenced = None;
+        }
         let before = self.before.replace((position, published));
         if flashblock.is_last() {
             // It comes when the block is asked for, not when it is due.
@@ -348,6 +358,16 @@ impl Ledger {
     /// How often promises were taken back, by cause.
     pub const fn causes(&self) -> &BTreeMap<&'static str, u64> {
         &self.causes
+    }
+
+    /// Whoever publishes was silenced just now: what is published from now on ends that.
+    pub fn silence(&mut self, now_ms: u64) {
+        self.silenced.get_or_insert(now_ms);
+    }
+
+    /// How long each silence lasted that was announced.
+    pub const fn silences(&self) -> &Samples {
+        &self.silences
     }
 
     /// The times between flashblocks that followed each other, the last of a session apart.
