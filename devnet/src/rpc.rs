@@ -35,6 +35,16 @@ pub enum RpcFailure {
     },
 }
 
+impl RpcFailure {
+    /// What the port said, if it refused the call.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Call(error) => error.refusal().map(|refusal| refusal.message()),
+            Self::Shape { .. } => None,
+        }
+    }
+}
+
 impl Rpc {
     /// A caller of the port at `url`. Nothing is sent yet.
     ///

@@ -19,13 +19,13 @@ mod wallet;
 
 use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use preconf_chassis::Chain;
 use tokio::{
     sync::{Mutex, Semaphore, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
@@ -48,6 +48,8 @@ const AT_ONCE: usize = 2_048;
 const COMPARED_AT_ONCE: usize = 16;
 /// How long a transaction may be without a receipt before it counts as unanswered.
 const UNANSWERED: Duration = Duration::from_secs(30);
+/// How long somebody waits before it hands in the same transaction again.
+const RESEND: Duration = Duration::from_millis(100);
 /// How long comparisons under way may take at the end.
 const LAST_COMPARISONS: Duration = Duration::from_secs(15);
 /// How many failures and how many refusals are told in words; all are counted.
@@ -331,10 +333,28 @@ impl Crowd {
         let transaction = intent.sign(account, self.config.chain_id, nonce);
         let in_window = *self.config.window.borrow();
         let at = Instant::now();
-        let taken = overlay.send_raw_transaction(&transaction).await;
+        let taken = self.hand_in(&transaction).await;
         // What is known of the nonce after a refusal is not worth much: ask again.
         *next = taken.is_ok().then_some(nonce + 1);
         Ok(Sent { hash: taken?, nonce, at, in_window })
+    }
+
+    /// Hands in a transaction, again and again as long as nobody knows whether it was taken.
+    async fn hand_in(&self, transaction: &Bytes) -> Result<B256, RpcFailure> {
+        let started = Instant::now();
+        let mut is_first = true;
+        loop {
+            match self.config.overlay.send_raw_transaction(transaction).await {
+                // Then it was taken before.
+                Err(failure) if !is_first && says_that_it_is_there(&failure) => {
+                    return Ok(keccak256(transaction));
+                }
+                Err(failure) if can_be_repeated(&failure) && started.elapsed() < UNANSWERED => {}
+                answer => return answer,
+            }
+            is_first = false;
+            sleep(RESEND).await;
+        }
     }
 
     async fn follow(&self, sent: Result<Sent, RpcFailure>) -> Outcome {
@@ -346,6 +366,17 @@ impl Crowd {
             Err(failure) => Outcome { in_window: false, end: End::Refused(failure) },
         }
     }
+}
+
+/// Whether a refusal of what was sent before means that it was taken then.
+fn says_that_it_is_there(failure: &RpcFailure) -> bool {
+    let words = failure.refusal().unwrap_or_default();
+    words.starts_with("already known") || words.starts_with("nonce too low")
+}
+
+/// Whether sending it again is safe, and may help: there was no answer, or the answer says so.
+fn can_be_repeated(failure: &RpcFailure) -> bool {
+    failure.refusal().is_none_or(|words| words.contains("again"))
 }
 
 /// The mix: of ten transactions four move tokens, four pay (two of them somebody new), one reverts

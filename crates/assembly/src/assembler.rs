@@ -6,13 +6,13 @@
 //!
 //! What was promised and is not yet in the canonical chain is kept in order, and goes first into
 //! the next build (D5); it is promised until the chain holds it or the flashblock that takes it
-//! back is out, whatever becomes of the builds between. It never awaits anything, and it lives on
-//! one thread.
+//! back is out, whatever becomes of the builds between; and it is promised again if the block that
+//! held it is replaced. It never awaits anything, and it lives on one thread.
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, B256, map::HashSet};
+use alloy_primitives::{B256, map::HashSet};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{NextBlock, Paused};
 use preconf_primitives::TransactionRefusal;
@@ -21,6 +21,7 @@ use preconf_state::{Account, Key, Overlay, StateReader};
 use crate::{
     BoxError, Located, Pool, PoolLimits, Promised, Sidecar, Submission,
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
+    settled::{CanonicalBlock, Settled},
 };
 
 /// How many promises of others are remembered while nothing is built: more than the blocks hold
@@ -118,6 +119,8 @@ pub struct Assembler<R: StateReader> {
     unsettled: Vec<Transaction>,
     /// The same of the last build, if it ended with a block, until somebody asks.
     built: Promised,
+    /// The last canonical blocks.
+    settled: Settled,
     /// Taken back by flashblocks of builds that ended with a block, but not out yet.
     unsaid: Vec<Unsaid>,
     in_flight: bool,
@@ -134,6 +137,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             build: None,
             unsettled: Vec::new(),
             built: Promised::default(),
+            settled: Settled::default(),
             unsaid: Vec::new(),
             in_flight: false,
             effects: VecDeque::new(),
@@ -169,18 +173,29 @@ impl<R: StateReader + Clone> Assembler<R> {
         Ok(hash)
     }
 
-    /// Takes note of the transactions of a canonical block: they no longer wait, and promises about
-    /// them are kept.
-    pub fn canonical<'a>(&mut self, used: impl Iterator<Item = (Address, u64, &'a B256)>) {
-        let mut hashes = HashSet::<B256>::default();
-        for (sender, nonce, hash) in used {
-            self.pool.mined(&sender, nonce);
-            hashes.insert(*hash);
+    /// Takes note of canonical blocks, the oldest first: their transactions no longer wait, and
+    /// promises about them are kept. Blocks from the oldest one's number on that were canonical
+    /// before are not any more: what they had kept is promised again.
+    pub fn canonical(&mut self, blocks: Vec<CanonicalBlock>) {
+        let Some(oldest) = blocks.first().map(|block| block.number) else { return };
+        let (reverted, mut promised) = self.settled.revert(oldest);
+        for (sender, nonce) in reverted {
+            self.pool.reverted(&sender, nonce);
         }
-        self.unsettled.retain(|transaction| !hashes.contains(transaction.hash()));
-        let built = mem::take(&mut self.built);
-        self.unsettled.extend(built.without(|transaction| hashes.contains(transaction.hash())));
-        self.unsaid.retain(|unsaid| !hashes.contains(unsaid.transaction.hash()));
+        if !promised.is_empty() {
+            // The block that was built upon those came later.
+            self.settle_built();
+            promised.append(&mut self.unsettled);
+            self.unsettled = promised;
+        }
+        for block in blocks {
+            for (sender, nonce, _) in &block.used {
+                self.pool.mined(sender, *nonce);
+            }
+            let (unsettled, built) = (mem::take(&mut self.unsettled), mem::take(&mut self.built));
+            self.unsettled = self.settled.add(block, unsettled, built);
+        }
+        self.unsaid.retain(|unsaid| !self.settled.holds(unsaid.transaction.hash()));
         self.settle_sidecars();
     }
 
@@ -243,7 +258,7 @@ impl<R: StateReader + Clone> Assembler<R> {
     /// Ends the running build without a block.
     pub fn drop_build(&mut self) -> Option<BuildId> {
         let (id, build) = self.build.take()?;
-        self.unsettled = build.unsettled();
+        self.unsettled.extend(build.unsettled());
         Some(id)
     }
 
@@ -337,11 +352,12 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.settle_built();
         let mut promised: HashSet<B256> =
             self.unsettled.iter().map(|promise| *promise.hash()).collect();
+        let settled = &self.settled;
         promised.extend(self.unsaid.iter().map(|unsaid| *unsaid.transaction.hash()));
         if let Some((_, build)) = &self.build {
             promised.extend(build.keeps_sidecar());
         }
-        self.pool.settle_sidecars(|hash| promised.contains(hash));
+        self.pool.settle_sidecars(|hash| promised.contains(hash) || settled.holds(hash));
     }
 
     fn complete(&mut self, completion: Completion, now: Instant) {

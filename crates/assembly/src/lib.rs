@@ -14,6 +14,7 @@ mod cadence;
 mod intrinsic;
 mod pool;
 mod promises;
+mod settled;
 mod sidecar;
 #[cfg(test)]
 mod testing;
@@ -26,4 +27,5 @@ pub use cadence::Cadence;
 pub use intrinsic::check_intrinsic_gas;
 pub use pool::{Fees, Pool, PoolLimits, Selection, check_sender};
 pub use promises::{Located, Promised};
+pub use settled::CanonicalBlock;
 pub use sidecar::{Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction};

@@ -329,6 +329,16 @@ impl Pool {
         }
     }
 
+    /// Takes note that the block which had used `nonce` of `sender` is canonical no more.
+    pub fn reverted(&mut self, address: &Address, nonce: u64) {
+        if self.numbers.contains_key(address) {
+            self.change(*address, |sender| {
+                sender.nonce = sender.nonce.min(nonce);
+                None
+            });
+        }
+    }
+
     /// Forgets one transaction that can never be executed.
     pub fn remove(&mut self, address: &Address, nonce: u64) {
         if self.numbers.contains_key(address) {

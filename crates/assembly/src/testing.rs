@@ -16,7 +16,8 @@ use preconf_evm::NextBlock;
 use preconf_state::{Account, Key, Overlay, StateCache, Value};
 
 use crate::{
-    Assembler, BuildId, Cut, Effect, PoolLimits, Sidecar, SidecarForm, Submission, Timing, Wake,
+    Assembler, BuildId, CanonicalBlock, Cut, Effect, PoolLimits, Sidecar, SidecarForm, Submission,
+    Timing, Wake,
 };
 
 pub(crate) const GWEI: u128 = 1_000_000_000;
@@ -27,6 +28,11 @@ pub(crate) const BENEFICIARY: Address = Address::repeat_byte(0xfe);
 
 const TIMING: Timing =
     Timing { interval: Duration::from_millis(200), deadline: Duration::from_secs(3_600) };
+
+/// A canonical block in which this sender has used its first nonce.
+pub(crate) fn holding(sender: Address, hash: &B256) -> CanonicalBlock {
+    CanonicalBlock { number: 1, used: vec![(sender, 0, *hash)] }
+}
 
 pub(crate) fn shanghai() -> ChainSpec {
     chain("")

@@ -17,7 +17,8 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bytes, map::HashSet};
 use preconf_assembly::{
-    Assembler, BoxError, BuildId, Effect, Located, PoolLimits, Submission, Timing, Wake,
+    Assembler, BoxError, BuildId, CanonicalBlock, Effect, Located, PoolLimits, Submission, Timing,
+    Wake,
 };
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::NextBlock;
@@ -49,8 +50,8 @@ pub(crate) enum Order {
     Find { hash: B256, answer: oneshot::Sender<Option<Bytes>> },
     /// Tell the nonce after a sender's contiguous transactions.
     NextNonce { sender: Address, answer: oneshot::Sender<Option<u64>> },
-    /// These transactions are canonical.
-    Canonical { used: Vec<(Address, u64, B256)> },
+    /// These blocks are canonical, and none of those that were from the first one's number on.
+    Canonical { blocks: Vec<CanonicalBlock> },
     /// Build this block.
     Open { build: BuildId, block: Box<NextBlock>, overlay: Box<Overlay<StateCache>> },
     /// Build this block as another builder publishes it.
@@ -219,9 +220,7 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
         Order::NextNonce { sender, answer } => {
             let _ = answer.send(assembler.pool().next_nonce(&sender));
         }
-        Order::Canonical { used } => {
-            assembler.canonical(used.iter().map(|(sender, nonce, hash)| (*sender, *nonce, hash)));
-        }
+        Order::Canonical { blocks } => assembler.canonical(blocks),
         Order::Open { build, block, overlay } => {
             assembler.open(build, *block, *overlay, Instant::now());
         }

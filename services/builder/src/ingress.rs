@@ -51,6 +51,8 @@ const PROVED_AT_ONCE: usize = 1;
 const PROOFS: Duration = Duration::from_secs(2);
 /// How many transactions are on their way to the execution client; further ones are not handed on.
 const SHARED_AT_ONCE: usize = 256;
+/// How long the answer to whoever sent a transaction may wait for that.
+const SHARED: Duration = Duration::from_millis(250);
 /// How long a request may wait for its place.
 const PLACE: Duration = Duration::from_millis(500);
 /// How long the build thread may take to answer.
@@ -79,14 +81,15 @@ impl Ingress {
     }
 
     /// Hands a transaction to the execution client as well: so its own blocks, which are the
-    /// fallback, hold it, and it is not lost with this process. Nobody waits for that.
-    fn share(&self, encoded: Bytes) {
+    /// fallback, hold it, and it is not lost with this process. Whoever sent it is told that it was
+    /// taken when that is done, or has taken longer than [`SHARED`]; it is built in meanwhile.
+    async fn share(&self, encoded: Bytes) {
         let Some(sharing) = &self.sharing else { return };
         let Ok(turn) = sharing.clone().try_acquire_owned() else {
             return self.sequencer.metrics.shared("no_turn");
         };
         let sequencer = self.sequencer.clone();
-        tokio::spawn(async move {
+        let shared = tokio::spawn(async move {
             let _turn = turn;
             let outcome = match sequencer.fetcher.upstream().send_raw_transaction(&encoded).await {
                 Ok(_) => "taken",
@@ -99,6 +102,8 @@ impl Ingress {
             };
             sequencer.metrics.shared(outcome);
         });
+        // It goes on when nobody waits any more.
+        let _ = timeout(SHARED, shared).await;
     }
 
     /// Takes what comes into the execution client's pool, until it is dropped.
@@ -229,7 +234,7 @@ impl IngressService for Ingress {
         };
         self.count("ingress", &outcome);
         if outcome.is_ok() {
-            self.share(transaction);
+            self.share(transaction).await;
         }
         outcome
     }

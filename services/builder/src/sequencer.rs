@@ -302,10 +302,10 @@ impl Sequencer {
         if !walk.has_joined() {
             warn!(%head, blocks = walk.len(), "the head was not followed back to the one before");
         }
-        let used = walk.used();
+        let blocks = walk.blocks();
         self.lineage.lock().follow(walk);
         // A thread that takes no orders builds nothing either.
-        let _ = self.orders.give(Order::Canonical { used });
+        let _ = self.orders.give(Order::Canonical { blocks });
         self.head.send_replace(Some(state.clone()));
         Ok(state)
     }

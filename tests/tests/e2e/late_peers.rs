@@ -8,7 +8,7 @@ use preconf_devnet::{
     clients::Clients,
     consensus::{self, Consensus, Doors},
     keys::{Directory, Keys},
-    services::{CommandLines, Sockets},
+    services::{BuilderSeat, CommandLines, Sockets},
 };
 use preconf_engine::EngineClient;
 use preconf_tests::cluster::{DEADLINE, Turn, assert_builders, options};
@@ -22,11 +22,13 @@ async fn services_that_start_before_their_peers_wait_for_them() {
     let keys = Keys::create(&directory, options.chain, 1, 2, 1_800_000_000).unwrap();
     let sockets = Sockets::new(&directory).unwrap();
     let clients = Clients::start(&options, &keys).await.unwrap();
+    let seats = BuilderSeat::all(&options, &directory, &sockets).unwrap();
     let lines = CommandLines {
         options: &options,
         binaries: &turn.binaries,
         keys: &keys,
         sockets: &sockets,
+        ways: &sockets,
         clients: &clients,
     };
     let mut children = Children::new(&directory.file("logs"));
@@ -39,7 +41,7 @@ async fn services_that_start_before_their_peers_wait_for_them() {
         let Err(ChildError::NotReady { name, .. }) = ready else { panic!("{lonely}: {ready:?}") };
         assert_eq!(name, lonely);
     }
-    let builder = children.start(lines.builder().unwrap(), &["engine"]).await.unwrap();
+    let builder = children.start(lines.builder(&seats[0]).unwrap(), &["engine"]).await.unwrap();
     children.start(lines.signer().unwrap(), &["health"]).await.unwrap();
     let first = ["signer", "builder", "gateway"];
     children.until_ready(&first, DEADLINE, Console::Silent).await.unwrap();

@@ -3,13 +3,14 @@
 mod blobs;
 
 use alloy_consensus::TxEip1559;
-use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause};
+use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause, TransactionRefusalReason};
 use preconf_state::{StateCache, Value};
 
 use super::*;
 use crate::{
     testing::{
-        BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, osaka, prague, rich, transfer, unsigned,
+        BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, holding, osaka, prague, rich, transfer,
+        unsigned,
     },
     *,
 };
@@ -259,8 +260,43 @@ fn it_rests_while_a_flashblock_is_on_its_way_though_the_next_one_is_due() {
 fn what_the_chain_holds_is_no_longer_owed() {
     let promise = unsigned(transfer(0), SENDER);
     let mut machine = having_promised(&promise);
-    machine.assembler.canonical([(SENDER, 0, promise.hash())].into_iter());
+    machine.assembler.canonical(vec![holding(SENDER, promise.hash())]);
     assert_eq!(machine.assembler.unsettled, []);
+}
+
+#[test]
+fn what_a_replaced_block_held_is_promised_again_and_before_what_came_later() {
+    let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
+    let mut machine = having_promised(&first);
+    let empty = |number| CanonicalBlock { number, used: Vec::new() };
+    machine.assembler.canonical(vec![empty(0), holding(SENDER, first.hash())]);
+    machine.assembler.promise(vec![second.clone()]);
+    // The head goes back to the block before, as for another round.
+    machine.assembler.canonical(vec![empty(0)]);
+    assert_eq!(kept_by_the_next_build(&mut machine), [first.clone(), second.clone()]);
+
+    // And what was built for a block that was canonical for a moment.
+    let build = machine.assembler.building().unwrap();
+    assert!(machine.assembler.finish(build, machine.now));
+    machine.run();
+    let used = vec![(SENDER, 0, *first.hash()), (SENDER, 1, *second.hash())];
+    machine.assembler.canonical(vec![CanonicalBlock { number: 1, used }]);
+    assert_eq!(machine.assembler.unsettled, []);
+    machine.assembler.canonical(vec![empty(1)]);
+    assert_eq!(kept_by_the_next_build(&mut machine), [first, second]);
+}
+
+#[test]
+fn a_nonce_that_a_replaced_block_had_used_can_be_used_again() {
+    let mut machine = Machine::new();
+    let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
+    machine.submit(&second);
+    machine.assembler.canonical(vec![holding(SENDER, first.hash())]);
+    let refused = machine.assembler.submit(Submission::from(first.clone()), rich(0)).unwrap_err();
+    assert_eq!(refused.reason, TransactionRefusalReason::NonceTooLow);
+    machine.assembler.canonical(vec![CanonicalBlock { number: 1, used: Vec::new() }]);
+    machine.submit(&first);
+    assert_eq!(machine.assembler.pool().next_nonce(&SENDER), Some(2));
 }
 
 #[test]

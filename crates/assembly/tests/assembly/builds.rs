@@ -7,7 +7,8 @@ use std::{
 
 use alloy_primitives::B256;
 use preconf_assembly::{
-    Assembler, BuildId, Completion, Cut, Effect, Exhausted, PoolLimits, Timing, Wake,
+    Assembler, BuildId, CanonicalBlock, Completion, Cut, Effect, Exhausted, PoolLimits, Timing,
+    Wake,
 };
 use preconf_chain::{ChainSpec, ProposerPublicKey, Transaction};
 use preconf_evm::{NextBlock, Paused};
@@ -356,7 +357,8 @@ fn what_is_canonical_is_not_promised_again() {
     bench.assembler.finish(build, bench.now);
     bench.run();
     let hash = *transaction.hash();
-    bench.assembler.canonical([(signer(1).address(), 0, &hash)].into_iter());
+    let used = vec![(signer(1).address(), 0, hash)];
+    bench.assembler.canonical(vec![CanonicalBlock { number: 1, used }]);
     assert!(bench.assembler.pool().is_empty());
     bench.cuts.clear();
     bench.open();

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use alloy_primitives::{Address, B256};
+use preconf_assembly::CanonicalBlock;
 use preconf_chain::Header;
 
 /// How many blocks are read for one new head, itself included.
@@ -112,8 +113,9 @@ impl Walk {
     }
 
     /// What the blocks hold, in the order of the chain.
-    pub(super) fn used(&self) -> Vec<(Address, u64, B256)> {
-        self.links.iter().rev().flat_map(|link| link.used.iter().copied()).collect()
+    pub(super) fn blocks(&self) -> Vec<CanonicalBlock> {
+        let block = |link: &Link| CanonicalBlock { number: link.number, used: link.used.clone() };
+        self.links.iter().rev().map(block).collect()
     }
 }
 
@@ -146,7 +148,8 @@ mod tests {
     }
 
     fn nonces(walk: &Walk) -> Vec<u64> {
-        walk.used().iter().map(|(_, nonce, _)| *nonce).collect()
+        let blocks = walk.blocks();
+        blocks.iter().flat_map(|block| &block.used).map(|(_, nonce, _)| *nonce).collect()
     }
 
     #[tokio::test]

@@ -48,8 +48,7 @@ fn what_does_not_fit_into_the_blob_gas_of_a_block_waits_for_the_next_one() {
     assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(&first));
     assert_eq!(blobs_of_the_block(&mut machine, build), [6]);
 
-    machine.assembler.canonical([(SENDER, 0, first.hash())].into_iter());
-    assert!(machine.assembler.pool().sidecar(first.hash()).is_none());
+    machine.assembler.canonical(vec![holding(SENDER, first.hash())]);
     let build = machine.open(ROOM);
     assert_eq!(preconfirmed(&mut machine), [second]);
     assert_eq!(blobs_of_the_block(&mut machine, build), [4]);
@@ -97,7 +96,12 @@ fn the_blobs_of_a_promise_are_kept_until_the_chain_holds_it() {
         assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(&promise));
         assert_eq!(blobs_of_the_block(&mut machine, build), [2]);
     }
-    machine.assembler.canonical([(SENDER, 0, promise.hash())].into_iter());
+    machine.assembler.canonical(vec![holding(SENDER, promise.hash())]);
+    assert!(machine.assembler.pool().sidecar(promise.hash()).is_some());
+    // Until its block can no longer be replaced.
+    for number in 2..=9 {
+        machine.assembler.canonical(vec![CanonicalBlock { number, used: Vec::new() }]);
+    }
     assert!(machine.assembler.pool().sidecar(promise.hash()).is_none());
 }
 
