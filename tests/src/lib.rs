@@ -4,6 +4,7 @@
 //! * [`conformance`] — the program that runs public suites of execution clients.
 //! * [`random`] — random blocks, executed in different ways.
 //! * [`feed`] — a sequencer and a consumer without anything between them.
+//! * [`payload_api`] — what strangers send to the payload API.
 //! * [`choices`] — what is left to chance, by a seed or by a fuzzer's bytes.
 //! * [`cluster`] — the whole system in processes, one at a time.
 //! * [`program`] — `devnet` itself as a process.
@@ -12,5 +13,6 @@ pub mod choices;
 pub mod cluster;
 pub mod conformance;
 pub mod feed;
+pub mod payload_api;
 pub mod program;
 pub mod random;

@@ -19,7 +19,8 @@ const MAX_TEST_LINES: usize = 1_000;
 
 const PURE: [&str; 8] =
     ["primitives", "signing", "chain", "state", "trie", "evm", "assembly", "pending"];
-const SERVICES: [&str; 5] = ["signer", "builder", "gateway", "consumer", "rpc-overlay"];
+const SERVICES: [&str; 6] =
+    ["signer", "builder", "gateway", "consumer", "rpc-overlay", "payload-server"];
 /// May depend on everything.
 const FREE: [&str; 3] = ["devnet", "tests", "bench"];
 
@@ -300,7 +301,9 @@ fn a_fuzz_target_only_calls_what_a_test_calls_too() {
     // Nobody builds them along with the rest: all that they do must be compiled with it.
     let targets = files(&root().join("tests/fuzz/fuzz_targets"), "rs");
     assert!(!targets.is_empty());
-    let tests = fs::read_to_string(root().join("tests/tests/conformance/random.rs")).unwrap();
+    let sources = sources();
+    let tests = sources.iter().filter(|(path, _)| path.starts_with("tests"));
+    let tests: String = tests.map(|(_, text)| text.as_str()).collect();
     for target in targets {
         let text = fs::read_to_string(&target).unwrap();
         let code: Vec<&str> = text
@@ -309,8 +312,9 @@ fn a_fuzz_target_only_calls_what_a_test_calls_too() {
             .collect();
         let [no_main, call] = code[..] else { panic!("{} does more", target.display()) };
         assert_eq!(no_main, "#![no_main]");
-        let called = call.strip_prefix("fuzz_target!(|bytes: &[u8]| preconf_tests::random::");
-        let name = called.and_then(|called| called.strip_suffix("(bytes));")).unwrap();
+        let called = call.strip_prefix("fuzz_target!(|bytes: &[u8]| preconf_tests::");
+        let path = called.and_then(|called| called.strip_suffix("(bytes));")).unwrap();
+        let (_, name) = path.rsplit_once("::").unwrap();
         assert!(tests.contains(&format!("{name}(&bytes)")), "no test calls {name}");
     }
 }

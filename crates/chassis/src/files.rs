@@ -41,6 +41,15 @@ impl fmt::Debug for SecretText {
 /// If the file cannot be read, is accessible to other users, is larger than [`MAX_SECRET_BYTES`]
 /// or is not UTF-8.
 pub fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
+    read_secret_of(path, MAX_SECRET_BYTES)
+}
+
+/// Reads a secret, or a file of many, of at most `max_bytes`.
+///
+/// # Errors
+///
+/// As [`read_secret`].
+pub fn read_secret_of(path: &Path, max_bytes: usize) -> Result<SecretText, ConfigError> {
     let file = open(path)?;
     let mode =
         file.metadata().map_err(|error| unreadable(path).because(error))?.permissions().mode();
@@ -49,7 +58,7 @@ pub fn read_secret(path: &Path) -> Result<SecretText, ConfigError> {
         let reason = format!("is accessible to other users: run `chmod o-rwx {path}`");
         return Err(ConfigError::flag(path, reason));
     }
-    let bytes = Zeroizing::new(read(path, file, MAX_SECRET_BYTES)?);
+    let bytes = Zeroizing::new(read(path, file, max_bytes)?);
     let text = text(path, &bytes)?.trim();
     Ok(SecretText(Zeroizing::new(text.to_owned())))
 }
@@ -70,7 +79,8 @@ fn open(path: &Path) -> Result<File, ConfigError> {
 
 fn read(path: &Path, file: File, max_bytes: usize) -> Result<Vec<u8>, ConfigError> {
     // Room for everything at once: a growing buffer would leave copies of a secret behind.
-    let mut bytes = Vec::with_capacity(max_bytes.min(MAX_SECRET_BYTES) + 1);
+    let expected = file.metadata().map_or(0, |metadata| metadata.len() as usize);
+    let mut bytes = Vec::with_capacity(expected.max(MAX_SECRET_BYTES).min(max_bytes) + 1);
     file.take(max_bytes as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| unreadable(path).because(error))?;

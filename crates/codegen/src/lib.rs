@@ -10,13 +10,14 @@ use std::{
 };
 
 /// The schemas, relative to `proto/`.
-pub const SCHEMAS: [&str; 6] = [
+pub const SCHEMAS: [&str; 7] = [
     "preconf/types/v1/types.proto",
     "preconf/signer/v1/signer.proto",
     "preconf/feed/v1/feed.proto",
     "preconf/builder/v1/ingress.proto",
     "preconf/pending/v1/pending.proto",
     "preconf/admin/v1/admin.proto",
+    "preconf/payload/v1/payload.proto",
 ];
 
 /// Why code could not be generated.

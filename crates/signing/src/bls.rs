@@ -50,6 +50,11 @@ impl PublicKey {
         self.bytes
     }
 
+    /// The uncompressed bytes: both coordinates of the point.
+    pub fn to_uncompressed(&self) -> FixedBytes<96> {
+        FixedBytes(self.point.serialize())
+    }
+
     /// Checks a signature over a 32-byte message, subgroup check included.
     ///
     /// # Errors

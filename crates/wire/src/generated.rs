@@ -40,3 +40,8 @@ pub(crate) mod admin {
         include!("gen/preconf.admin.v1.rs");
     }
 }
+pub(crate) mod payload {
+    pub(crate) mod v1 {
+        include!("gen/preconf.payload.v1.rs");
+    }
+}

@@ -1,7 +1,8 @@
 //! What crosses a wire, and nothing else: the only crate that names prost or a flashblock's JSON.
 //!
 //! Services implement the domain traits here ([`feed::FeedService`], [`signer::SignerService`],
-//! [`ingress::IngressService`], [`pending::PendingService`], [`admin::AdminService`]) and use the clients beside them; both
+//! [`ingress::IngressService`], [`pending::PendingService`], [`admin::AdminService`],
+//! [`payload::PayloadService`], [`payload::ProposerService`]) and use the clients beside them; both
 //! speak domain types. A message is checked once, on receipt: what is missing, too long or unknown
 //! becomes an [`Invalid`] that names the path of the field. Sending cannot fail.
 //!
@@ -13,6 +14,8 @@ pub mod feed;
 mod generated;
 pub mod ingress;
 pub mod json;
+#[cfg(feature = "payload")]
+pub mod payload;
 #[cfg(feature = "pending")]
 pub mod pending;
 pub mod signer;

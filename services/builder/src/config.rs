@@ -7,6 +7,7 @@ use preconf_assembly::{PoolLimits, Timing};
 use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
 use preconf_engine::JwtSecret;
+use preconf_payload_api::SlotRule;
 use preconf_primitives::MAX_INDEX;
 use preconf_subscribe::FeedUrl;
 use url::Url;
@@ -65,6 +66,25 @@ pub struct Config {
     /// Where overlays send transactions.
     #[arg(long, env = "PRECONF_INGRESS_LISTEN", value_name = "ENDPOINT")]
     pub ingress_listen: Endpoint,
+
+    /// Where payload servers get blocks for validators; off if unset.
+    #[arg(long, env = "PRECONF_PAYLOADS_LISTEN", value_name = "ENDPOINT")]
+    pub payloads_listen: Option<Endpoint>,
+
+    /// A name that a certificate must carry to be served on an `https://` payloads listener.
+    #[arg(
+        long = "payloads-allow-name",
+        env = "PRECONF_PAYLOADS_ALLOW_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "payload-server"
+    )]
+    pub payloads_allow_names: Vec<String>,
+
+    /// Which slot a block is for, as validators count: `number`, that of the block, or counted from
+    /// a time, `time:GENESIS:SECONDS`. On Berachain it is the number, if unset.
+    #[arg(long, env = "PRECONF_SLOT_RULE", value_name = "RULE")]
+    pub slot_rule: Option<SlotRule>,
 
     /// Where operators switch passthrough and ask for the status; off if unset. SIGUSR1 switches
     /// passthrough on, and SIGUSR2 off, in any case.
@@ -200,6 +220,8 @@ pub struct Config {
 pub struct Prepared {
     pub(crate) config: Config,
     pub(crate) spec: Arc<ChainSpec>,
+    /// Where payload servers are served, and how they count slots.
+    pub(crate) payloads: Option<(Endpoint, SlotRule)>,
     pub(crate) inbound: Arc<JwtSecret>,
     pub(crate) outbound: Arc<JwtSecret>,
     pub(crate) security: Security,
@@ -231,10 +253,13 @@ impl Prepared {
             FeedUrl::WebSocket(_) => None,
         });
         let links = [&config.signer, &config.feed_listen, &config.ingress_listen];
-        for endpoint in links.into_iter().chain(standby).chain(&config.admin_listen) {
+        let links = links.into_iter().chain(standby).chain(&config.admin_listen);
+        for endpoint in links.chain(&config.payloads_listen) {
             security.check(endpoint)?;
         }
-        Ok(Self { config: config.clone(), spec: Arc::new(spec), inbound, outbound, security })
+        let payloads = config.payloads(&spec)?;
+        let (config, spec) = (config.clone(), Arc::new(spec));
+        Ok(Self { config, spec, payloads, inbound, outbound, security })
     }
 }
 
@@ -244,6 +269,15 @@ impl Config {
             interval: Duration::from_millis(self.flashblock_interval_ms),
             deadline: self.builder_deadline,
         }
+    }
+
+    /// Where payload servers are served, and how they count slots.
+    fn payloads(&self, spec: &ChainSpec) -> Result<Option<(Endpoint, SlotRule)>, ConfigError> {
+        let Some(endpoint) = &self.payloads_listen else { return Ok(None) };
+        let rule = self.slot_rule.or_else(|| SlotRule::of(spec)).ok_or_else(|| {
+            ConfigError::flag("--payloads-listen", "needs --slot-rule on this chain")
+        })?;
+        Ok(Some((endpoint.clone(), rule)))
     }
 
     /// A session has room for so many flashblocks and no more.

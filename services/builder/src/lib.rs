@@ -17,6 +17,7 @@
 //! * The [`sequencer`] gives it orders, reads the state it misses, and seals what it completes: the
 //!   sealed block has been called VALID by the execution client before anybody gets it.
 //! * The [`publisher`] has each flashblock signed and then puts it on the [`feed`].
+//! * Validators get the same sealed block by way of [`payloads`] as the consensus client does.
 //! * Whatever of this fails, the execution client's own payload is handed out instead; the
 //!   [`engine`] door has threads of its own, and an operator can have it do nothing else ([`admin`]).
 //!
@@ -33,6 +34,7 @@ mod feed;
 mod ingress;
 mod journal;
 mod metrics;
+mod payloads;
 mod publisher;
 mod sealing;
 mod sequencer;

@@ -54,7 +54,7 @@ use crate::{
     sealing::used,
 };
 
-pub(crate) use builds::Builds;
+pub(crate) use builds::{Attributed, Builds};
 pub(crate) use heard::Heard;
 pub(crate) use lineage::Lineage;
 pub(crate) use opening::Attributes;

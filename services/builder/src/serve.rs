@@ -9,7 +9,7 @@ use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
 use preconf_upstream::{
     Head, OtherChain, StateFetcher, Upstream, UpstreamConfig, UpstreamError, warn_of_ignored_keys,
 };
-use preconf_wire::{admin, feed, ingress, signer::SignerClient};
+use preconf_wire::{admin, feed, ingress, payload, signer::SignerClient};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use tracing::{error, warn};
@@ -23,6 +23,7 @@ use crate::{
     ingress::Ingress,
     journal::{Journal, Recovered},
     metrics::Metrics,
+    payloads::Payloads,
     publisher::{Parts, Publisher},
     sequencer::{Builds, Lineage, Sequencer},
     speculation::Speculation,
@@ -45,7 +46,7 @@ const WANTED: usize = 16;
 /// If a listener cannot be bound, or the execution client is of another chain.
 pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let signals = Signals::take()?;
-    let Prepared { config, spec, inbound, outbound, security } = prepared;
+    let Prepared { config, spec, payloads, inbound, outbound, security } = prepared;
     let metrics = Arc::new(Metrics::new(&context.registry));
     warn_of_ignored_keys(&spec);
 
@@ -97,6 +98,13 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     engine::spawn(&context, config.engine_addr, proxy.router(), spoken.clone())?;
     spawn_switch(&context, &proxy, &sequencer, signals);
     serve_admin(&context, &config, &security, proxy).await?;
+    if let Some((endpoint, slots)) = payloads {
+        let listener = context.bind("payloads", &endpoint, &security).await?;
+        let listener = listener.allow_names(config.payloads_allow_names.clone());
+        let routes = Routes::new(payload::payloads(Arc::new(Payloads::new(&sequencer, slots))));
+        let serving = grpc::serve(listener, routes, context.shutdown.clone());
+        context.tasks.spawn("payloads", serving);
+    }
 
     let origin = Arc::new(Feed::new(spoken));
     let (journal, recovered) = config.journal.as_deref().map_or(Ok(Default::default()), read)?;

@@ -137,8 +137,20 @@ fn a_jwt_secret_that_is_malformed_or_readable_by_others_is_named() {
 
 #[test]
 fn plaintext_to_another_machine_is_refused() {
-    for flag in ["--feed-listen", "--admin-listen"] {
+    for flag in ["--feed-listen", "--admin-listen", "--payloads-listen"] {
         let stderr = Setting::new().refused(&[flag, "http://0.0.0.0:0"]);
         assert!(stderr.contains("0.0.0.0"), "{flag}: {stderr}");
     }
+}
+
+#[test]
+fn blocks_for_validators_need_a_way_to_count_slots() {
+    let setting = Setting::new();
+    let socket = format!("unix:{}", setting.path("payloads.sock").display());
+    let stderr = setting.refused(&["--payloads-listen", &socket]);
+    assert!(stderr.contains("--payloads-listen: needs --slot-rule on this chain"), "{stderr}");
+    let stderr = setting.refused(&["--payloads-listen", &socket, "--slot-rule", "time:0"]);
+    assert!(stderr.contains("--slot-rule"), "{stderr}");
+    let counted = ["--payloads-listen", &socket, "--slot-rule", "time:0:12"];
+    assert_eq!(setting.run(&counted).status.code(), Some(1));
 }

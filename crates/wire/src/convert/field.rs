@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-#[cfg(feature = "pending")]
+#[cfg(any(feature = "payload", feature = "pending"))]
 use alloy_primitives::U256;
 use alloy_primitives::{Address, FixedBytes};
 use tonic::Status;
@@ -87,7 +87,7 @@ pub(crate) fn address(path: &str, bytes: &[u8]) -> Result<Address, Invalid> {
 }
 
 /// Minimal big-endian bytes of at most 256 bits.
-#[cfg(feature = "pending")]
+#[cfg(any(feature = "payload", feature = "pending"))]
 pub(crate) fn uint(path: &str, bytes: &[u8]) -> Result<U256, Invalid> {
     if bytes.len() > 32 {
         return Err(Invalid::new(path, format!("has {} bytes, more than 32", bytes.len())));
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(outer.to_string(), "items[3].base.parent_hash: has 2 bytes, not 32");
     }
 
-    #[cfg(feature = "pending")]
+    #[cfg(any(feature = "payload", feature = "pending"))]
     #[test]
     fn a_number_is_minimal_and_fits() {
         assert_eq!(uint("n", &[]), Ok(U256::ZERO));

@@ -4,7 +4,7 @@ mod field;
 mod types;
 
 pub use field::Invalid;
-#[cfg(feature = "pending")]
+#[cfg(any(feature = "payload", feature = "pending"))]
 pub(crate) use field::uint;
 pub(crate) use field::{Scope as InvalidScope, address, fixed, optional_fixed, required};
 #[cfg(feature = "pending")]

@@ -54,6 +54,8 @@ struct Record {
     theirs: Option<PayloadId>,
     parent: B256,
     attributes: Attributes,
+    /// The number of its block, once it is open.
+    number: Option<u64>,
     /// What it reads, once it is open.
     cache: Option<StateCache>,
     /// What opens it towards the publisher, while another builder has the lease.
@@ -88,6 +90,17 @@ pub(super) struct Newest {
     pub(super) is_led: bool,
     /// How far it is.
     pub(super) stage: watch::Receiver<Stage>,
+}
+
+/// A build as it is known by its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attributed {
+    /// What the Engine API calls it.
+    pub(crate) id: PayloadId,
+    /// The number of its block, once it is open.
+    pub(crate) number: Option<u64>,
+    /// Of its block.
+    pub(crate) timestamp: u64,
 }
 
 /// How far a build is.
@@ -150,6 +163,7 @@ impl Builds {
             theirs,
             parent,
             attributes,
+            number: None,
             cache: None,
             held: None,
             end: None,
@@ -184,6 +198,7 @@ impl Builds {
             return Ok(false);
         };
         record.cache = Some(cache);
+        record.number = Some(block.number);
         let order = if leads {
             record.begin(opening, outgoing)?;
             Order::Open { build, block, overlay }
@@ -253,6 +268,16 @@ impl Builds {
             is_led: record.is_led,
             stage: record.stage.subscribe(),
         })
+    }
+
+    /// The newest build after this beacon block.
+    pub(crate) fn after_beacon_block(&self, root: B256) -> Option<Attributed> {
+        let records = self.0.lock();
+        let after =
+            |record: &&Record| record.attributes.common.parent_beacon_block_root == Some(root);
+        let record = records.kept.iter().rev().find(after)?;
+        let (id, number) = (record.id, record.number);
+        Some(Attributed { id, number, timestamp: record.attributes.common.timestamp })
     }
 
     /// The sealed block with this hash.

@@ -14,18 +14,28 @@ use alloy_rpc_types_engine::{
 use preconf_assembly::{Located, PoolLimits, Timing};
 use preconf_chain::{ProposerPublicKey, Transaction, rpc::RpcBlock};
 use preconf_chassis::Context;
-use preconf_engine::{JwtSecret, proxy::ForkchoiceVersion};
+use preconf_engine::{
+    JwtSecret,
+    payload::{envelope_v3, to_payload},
+    proxy::ForkchoiceVersion,
+};
+use preconf_payload_api::{ForkVersion, PayloadRequest, SlotRule};
 use preconf_primitives::{Base, Digest, Flashblock, FlashblockParts, Opening, PayloadId as WireId};
 use preconf_signing::SignedFlashblock;
 use preconf_state::{Key, StateReader as _};
 use preconf_upstream::{Upstream, UpstreamConfig};
-use preconf_wire::{feed::FeedItem, ingress::IngressService};
+use preconf_wire::{
+    feed::FeedItem,
+    ingress::IngressService,
+    payload::{Absence, PayloadService},
+};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
     build::{BuildThread, OrderQueue},
     ingress::Ingress,
+    payloads::Payloads,
     speculation::Speculation,
     testing::{DEADLINE, at, execution_client, hash},
 };
@@ -52,7 +62,16 @@ impl Bench {
         room: usize,
         answer: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static,
     ) -> Self {
-        let spec = Arc::new(ChainSpec::from_genesis_json(GENESIS).unwrap());
+        Self::of(GENESIS, room, answer).await
+    }
+
+    /// The same on another chain.
+    async fn of(
+        genesis: &str,
+        room: usize,
+        answer: impl Fn(&str, &Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> Self {
+        let spec = Arc::new(ChainSpec::from_genesis_json(genesis).unwrap());
         let url = execution_client(answer).await;
         let timing = Timing { interval: Duration::from_millis(200), deadline: DEADLINE };
         let (thread, orders, _) = BuildThread::new(spec.clone(), timing, PoolLimits::default());
@@ -478,4 +497,64 @@ async fn what_comes_into_the_pool_has_its_state_read_ahead() {
     timeout(DEADLINE, speculator.unwrap().run(bench.sequencer.clone())).await.unwrap();
     assert!(head.cache.account(recipient).is_ok());
     assert!(head.cache.account(transaction.signer()).is_ok());
+}
+
+#[tokio::test]
+async fn a_validator_is_given_a_block_of_its_slot_after_its_beacon_block_and_no_other() {
+    let bench = Bench::new(64, |method, _| nothing(method)).await;
+    bench.open(24).await;
+    let rules = [
+        (SlotRule::Number, 1),
+        (SlotRule::Time { genesis: 0, seconds: 12.try_into().unwrap() }, 2),
+    ];
+    for (rule, slot) in rules {
+        let payloads = Payloads::new(&bench.sequencer, rule);
+        let others = [(slot + 1, B256::ZERO), (slot - 1, B256::ZERO), (slot, hash(1))];
+        for (slot, parent_block_root) in others {
+            let absence = payloads.payload(PayloadRequest { slot, parent_block_root }).await;
+            assert_eq!(absence, Err(Absence::NoBuild));
+        }
+        // Nothing was asked of the thread: who asks ends the build.
+        while let Some(order) = bench.order_or_none() {
+            assert!(matches!(order, Order::Open { .. }), "{order:?}");
+        }
+        // The chain has no payloads yet that anybody could ask for.
+        let absence = payloads.payload(PayloadRequest { slot, parent_block_root: B256::ZERO });
+        assert_eq!(absence.await, Err(Absence::NotAvailable));
+    }
+}
+
+#[tokio::test]
+async fn a_validator_gets_what_the_consensus_client_gets_whoever_built_it() {
+    let genesis = GENESIS.replace(
+        "\"shanghaiTime\":0",
+        "\"shanghaiTime\":0,\"cancunTime\":0,\"blobSchedule\":{\"cancun\":{\"target\":3,\
+         \"max\":6,\"baseFeeUpdateFraction\":3338477}}",
+    );
+    let block = ChainSpec::from_genesis_json(&genesis).unwrap().genesis_block();
+    let theirs = envelope_v3(to_payload(&block), U256::from(7), Default::default());
+    let told = serde_json::to_value(&theirs).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let bench = Bench::of(&genesis, 64, move |method, _| match method {
+        // It is asked for once more: the first time it has none yet.
+        "engine_getPayloadV3" if counted.fetch_add(1, Ordering::SeqCst) > 0 => Some(told.clone()),
+        other => nothing(other),
+    })
+    .await;
+    let attributes = attributes(12);
+    let id = attributes.id(hash(0));
+    let build =
+        bench.sequencer.builds.register(id, Some(PayloadId::new([1; 8])), hash(0), attributes);
+    bench.sequencer.end(build, AbandonReason::SealFailed);
+
+    let slots = SlotRule::Time { genesis: 0, seconds: 12.try_into().unwrap() };
+    let payloads = Payloads::new(&bench.sequencer, slots);
+    let request = PayloadRequest { slot: 1, parent_block_root: B256::ZERO };
+    let first = payloads.payload(request).await.unwrap();
+
+    assert_eq!(first.execution_payload, theirs.execution_payload);
+    assert_eq!((first.fork_version, first.block_value), (ForkVersion::DENEB, U256::from(7)));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(payloads.payload(request).await.unwrap(), first);
 }
