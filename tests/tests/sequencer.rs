@@ -110,6 +110,36 @@ async fn a_rebuild_of_a_sealed_block_is_a_new_session_that_keeps_its_promises() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_promises_of_a_head_and_of_its_child_come_back_when_the_head_is_replaced() {
+    let mut system = System::start().await;
+    let genesis = system.head();
+    let id = system.build(attributes(2)).await.unwrap();
+    let [first, second] = [0, 1].map(|nonce| system.transfer(0, nonce));
+    system.submit(&first).await.unwrap();
+    system.until_preconfirmed(1).await;
+    let envelope = system.payload(id).await;
+    assert_eq!(system.new_payload(&envelope).await.status, PayloadStatusEnum::Valid);
+    let payload = &envelope.envelope_inner.execution_payload.payload_inner.payload_inner;
+    system.advance(payload.block_hash).await;
+    system.build(attributes(4)).await.unwrap();
+    system.submit(&second).await.unwrap();
+    system.until_preconfirmed(1).await;
+
+    // The next round, at the height of the first block.
+    system.build_on(genesis, attributes(3)).await.unwrap();
+    let rebuilt = loop {
+        let flashblock = system.flashblock().await;
+        if flashblock.opening().is_some_and(|opening| opening.base.timestamp == 3) {
+            break flashblock;
+        }
+    };
+    assert_eq!(rebuilt.opening().unwrap().base.block_number, 1);
+    let sent = [first, second].map(|transaction| transaction.encoded().clone());
+    assert_eq!(rebuilt.transactions(), sent);
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_attributes_abandon_the_build_and_keep_its_promises() {
     let mut system = System::start().await;
     system.build(attributes(2)).await.unwrap();

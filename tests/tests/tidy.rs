@@ -19,8 +19,15 @@ const MAX_TEST_LINES: usize = 1_000;
 
 const PURE: [&str; 8] =
     ["primitives", "signing", "chain", "state", "trie", "evm", "assembly", "pending"];
-const SERVICES: [&str; 6] =
-    ["signer", "builder", "gateway", "consumer", "rpc-overlay", "payload-server"];
+const SERVICES: [&str; 7] = [
+    "signer",
+    "builder",
+    "gateway",
+    "consumer",
+    "rpc-overlay",
+    "payload-server",
+    "validator-sidecar",
+];
 /// May depend on everything.
 const FREE: [&str; 3] = ["devnet", "tests", "bench"];
 

@@ -254,7 +254,16 @@ impl System {
 
     /// Asks for a block on the head.
     pub(crate) async fn build(&self, attributes: PayloadAttributes) -> Option<PayloadId> {
-        let state = forkchoice(self.head());
+        self.build_on(self.head(), attributes).await
+    }
+
+    /// Makes a block the head, and asks for one on it.
+    pub(crate) async fn build_on(
+        &self,
+        head: B256,
+        attributes: PayloadAttributes,
+    ) -> Option<PayloadId> {
+        let state = forkchoice(head);
         let answer =
             self.engine.fork_choice_updated_v3(state, Some(&attributes), DEADLINE).await.unwrap();
         assert!(answer.is_valid());
