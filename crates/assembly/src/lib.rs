@@ -28,4 +28,6 @@ pub use intrinsic::check_intrinsic_gas;
 pub use pool::{Fees, Pool, PoolLimits, Selection, check_sender};
 pub use promises::{Located, Promised};
 pub use settled::CanonicalBlock;
-pub use sidecar::{Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction};
+pub use sidecar::{
+    Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction, prove_blobs,
+};

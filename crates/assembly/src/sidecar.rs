@@ -175,14 +175,7 @@ impl Unproved {
     /// If they do not hold.
     pub fn prove(self) -> Result<Submission, SidecarError> {
         let Self { transaction, sidecar } = self;
-        let (blobs, commitments) = (sidecar.blobs(), sidecar.commitments());
-        let holds = match &sidecar {
-            Sidecar::Eip4844(sidecar) => verify_blobs(blobs, commitments, &sidecar.proofs),
-            Sidecar::Eip7594(sidecar) => verify_cells(blobs, commitments, &sidecar.cell_proofs),
-        };
-        if !holds.map_err(SidecarError::Kzg)? {
-            return Err(SidecarError::Proof);
-        }
+        prove(&sidecar)?;
         Ok(Submission { transaction, sidecar: Some(Arc::new(sidecar)) })
     }
 }
@@ -217,6 +210,25 @@ impl From<Transaction> for Submission {
     fn from(transaction: Transaction) -> Self {
         Self { transaction, sidecar: None }
     }
+}
+
+/// Looks whether a sidecar proves the blobs that these hashes name, in their order, as a block with
+/// them needs it. That takes a while.
+///
+/// # Errors
+/// If it has others, or more or fewer, or its proofs do not hold.
+pub fn prove_blobs(sidecar: &Sidecar, versioned_hashes: &[B256]) -> Result<(), SidecarError> {
+    check_commitments(sidecar, versioned_hashes)?;
+    prove(sidecar)
+}
+
+fn prove(sidecar: &Sidecar) -> Result<(), SidecarError> {
+    let (blobs, commitments) = (sidecar.blobs(), sidecar.commitments());
+    let holds = match sidecar {
+        Sidecar::Eip4844(sidecar) => verify_blobs(blobs, commitments, &sidecar.proofs),
+        Sidecar::Eip7594(sidecar) => verify_cells(blobs, commitments, &sidecar.cell_proofs),
+    };
+    if holds.map_err(SidecarError::Kzg)? { Ok(()) } else { Err(SidecarError::Proof) }
 }
 
 /// What a sidecar takes in memory.

@@ -1,12 +1,12 @@
 //! Flags, and the files they name.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use preconf_assembly::{PoolLimits, Timing};
 use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs, read_text};
-use preconf_engine::JwtSecret;
+use preconf_engine_door::{Door, DoorArgs};
 use preconf_payload_api::SlotRule;
 use preconf_primitives::MAX_INDEX;
 use preconf_subscribe::FeedUrl;
@@ -21,26 +21,9 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 #[derive(Clone, Debug, Parser)]
 #[command(name = "preconf-builder", version)]
 pub struct Config {
-    /// Where the consensus client finds the Engine API.
-    #[arg(
-        long,
-        env = "PRECONF_ENGINE_ADDR",
-        default_value = "127.0.0.1:8551",
-        value_name = "HOST:PORT"
-    )]
-    pub engine_addr: SocketAddr,
-
-    /// The secret that the consensus client presents: a file with 32 bytes of hex.
-    #[arg(long, env = "PRECONF_ENGINE_JWT_SECRET", value_name = "PATH")]
-    pub engine_jwt_secret: PathBuf,
-
-    /// The execution client's Engine API.
-    #[arg(long, env = "PRECONF_EXECUTION_ENGINE_URL", value_name = "URL")]
-    pub execution_engine_url: Url,
-
-    /// The secret that the execution client expects; the consensus client's if unset.
-    #[arg(long, env = "PRECONF_EXECUTION_JWT_SECRET", value_name = "PATH")]
-    pub execution_jwt_secret: Option<PathBuf>,
+    /// The Engine API.
+    #[command(flatten)]
+    pub door: DoorArgs,
 
     /// The execution client's JSON-RPC, with the `eth` and `testing` namespaces.
     #[arg(long, env = "PRECONF_EXECUTION_URL", value_name = "URL")]
@@ -85,26 +68,6 @@ pub struct Config {
     /// a time, `time:GENESIS:SECONDS`. On Berachain it is the number, if unset.
     #[arg(long, env = "PRECONF_SLOT_RULE", value_name = "RULE")]
     pub slot_rule: Option<SlotRule>,
-
-    /// Where operators switch passthrough and ask for the status; off if unset. SIGUSR1 switches
-    /// passthrough on, and SIGUSR2 off, in any case.
-    #[arg(long, env = "PRECONF_ADMIN_LISTEN", value_name = "ENDPOINT")]
-    pub admin_listen: Option<Endpoint>,
-
-    /// A name that a certificate must carry to be served on an `https://` admin listener.
-    #[arg(
-        long = "admin-allow-name",
-        env = "PRECONF_ADMIN_ALLOW_NAME",
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "admin"
-    )]
-    pub admin_allow_names: Vec<String>,
-
-    /// Begin in passthrough: leave all blocks to the execution client until somebody switches it
-    /// off. What is switched while the process runs is not remembered by the next one.
-    #[arg(long, env = "PRECONF_PASSTHROUGH")]
-    pub passthrough: bool,
 
     /// The name under which the lease is taken. Two builders have two names, and a builder that is
     /// started again has the same one: the name of the host, if unset.
@@ -222,8 +185,7 @@ pub struct Prepared {
     pub(crate) spec: Arc<ChainSpec>,
     /// Where payload servers are served, and how they count slots.
     pub(crate) payloads: Option<(Endpoint, SlotRule)>,
-    pub(crate) inbound: Arc<JwtSecret>,
-    pub(crate) outbound: Arc<JwtSecret>,
+    pub(crate) door: Door,
     pub(crate) security: Security,
 }
 
@@ -237,29 +199,21 @@ impl Prepared {
         let genesis = read_text(&config.genesis, MAX_GENESIS_BYTES)?;
         let spec = ChainSpec::from_genesis_json(&genesis)
             .map_err(|error| ConfigError::file(&config.genesis, error.to_string()))?;
-        let jwt = |path: &PathBuf| {
-            let secret = JwtSecret::read(path);
-            secret.map(Arc::new).map_err(|error| ConfigError::file(path, error.to_string()))
-        };
-        let inbound = jwt(&config.engine_jwt_secret)?;
-        let outbound = match &config.execution_jwt_secret {
-            Some(path) => jwt(path)?,
-            None => inbound.clone(),
-        };
         let security = Security::load(&config.security)?;
+        let door = config.door.prepare(&security)?;
         let standby = config.standby_feed.iter().filter_map(|feed| match feed {
             FeedUrl::Grpc(endpoint) => Some(endpoint),
             // Its content authenticates itself.
             FeedUrl::WebSocket(_) => None,
         });
         let links = [&config.signer, &config.feed_listen, &config.ingress_listen];
-        let links = links.into_iter().chain(standby).chain(&config.admin_listen);
+        let links = links.into_iter().chain(standby);
         for endpoint in links.chain(&config.payloads_listen) {
             security.check(endpoint)?;
         }
         let payloads = config.payloads(&spec)?;
         let (config, spec) = (config.clone(), Arc::new(spec));
-        Ok(Self { config, spec, payloads, inbound, outbound, security })
+        Ok(Self { config, spec, payloads, door, security })
     }
 }
 

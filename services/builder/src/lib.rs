@@ -18,18 +18,16 @@
 //!   sealed block has been called VALID by the execution client before anybody gets it.
 //! * The [`publisher`] has each flashblock signed and then puts it on the [`feed`].
 //! * Validators get the same sealed block by way of [`payloads`] as the consensus client does.
-//! * Whatever of this fails, the execution client's own payload is handed out instead; the
-//!   [`engine`] door has threads of its own, and an operator can have it do nothing else ([`admin`]).
+//! * Whatever of this fails, the execution client's own payload is handed out instead; the door of
+//!   the Engine API has threads of its own, and an operator can have it do nothing else.
 //!
 //! What was promised is kept: a builder that was killed reads it in its [`journal`], and a standby
 //! hears it on the feed; either goes on where the one before stopped, once it has the lease.
 //!
 //! This service holds no key.
 
-mod admin;
 mod build;
 mod config;
-mod engine;
 mod feed;
 mod ingress;
 mod journal;

@@ -4,21 +4,20 @@ use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use preconf_chain::ChainSpec;
-use preconf_chassis::{Backoff, Context, Exit, Security, Shutdown, channel, grpc};
-use preconf_engine::{EngineClient, EngineProxy, ProxyConfig};
+use preconf_chassis::{Backoff, Context, Exit, Shutdown, channel, grpc};
+use preconf_engine::ProxyConfig;
+use preconf_primitives::AbandonReason;
 use preconf_upstream::{
     Head, OtherChain, StateFetcher, Upstream, UpstreamConfig, UpstreamError, warn_of_ignored_keys,
 };
-use preconf_wire::{admin, feed, ingress, payload, signer::SignerClient};
+use preconf_wire::{feed, ingress, payload, signer::SignerClient};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use tracing::{error, warn};
 
 use crate::{
-    Config, Prepared,
-    admin::{Admin, Signals, give_up_in_passthrough},
+    Prepared,
     build::BuildThread,
-    engine,
     feed::Feed,
     ingress::Ingress,
     journal::{Journal, Recovered},
@@ -45,12 +44,11 @@ const WANTED: usize = 16;
 /// # Errors
 /// If a listener cannot be bound, or the execution client is of another chain.
 pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
-    let signals = Signals::take()?;
-    let Prepared { config, spec, payloads, inbound, outbound, security } = prepared;
+    let Prepared { config, spec, payloads, door, security } = prepared;
     let metrics = Arc::new(Metrics::new(&context.registry));
     warn_of_ignored_keys(&spec);
 
-    let engine = EngineClient::new(&config.execution_engine_url, outbound.clone())?;
+    let engine = door.execution_client()?;
     let ws = config.execution_ws_url.clone();
     let has_pool = ws.is_some();
     let upstream = UpstreamConfig { ws, ..UpstreamConfig::new(config.execution_url.clone()) };
@@ -89,15 +87,9 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     // The hook may wait for our seal, and after that for the fallback.
     let hook_deadline = Duration::from_millis(2 * config.seal_budget_ms + 500);
     let limits = ProxyConfig { hook_deadline, ..ProxyConfig::default() };
-    // With connections of its own, which nobody else can fill or break.
-    let forwarding = EngineClient::new(&config.execution_engine_url, outbound)?;
-    let proxy = EngineProxy::new(forwarding, inbound, sequencer.clone(), limits);
-    if config.passthrough {
-        proxy.enter_passthrough("--passthrough");
-    }
-    engine::spawn(&context, config.engine_addr, proxy.router(), spoken.clone())?;
-    spawn_switch(&context, &proxy, &sequencer, signals);
-    serve_admin(&context, &config, &security, proxy).await?;
+    let building = sequencer.clone();
+    let give_up = move || building.give_up_all(AbandonReason::Passthrough);
+    door.open(&context, sequencer.clone(), limits, spoken.clone(), give_up).await?;
     if let Some((endpoint, slots)) = payloads {
         let listener = context.bind("payloads", &endpoint, &security).await?;
         let listener = listener.allow_names(config.payloads_allow_names.clone());
@@ -198,41 +190,6 @@ impl Drop for LastWord {
     fn drop(&mut self) {
         self.0.trigger();
     }
-}
-
-/// What switches passthrough, and what follows from it.
-fn spawn_switch(
-    context: &Context,
-    proxy: &EngineProxy,
-    sequencer: &Arc<Sequencer>,
-    signals: Signals,
-) {
-    let gauge = context.registry.gauge(
-        "passthrough",
-        "Whether all blocks are left to the execution client: 1, or 0 while this builder builds.",
-    );
-    let (proxy, sequencer) = (proxy.clone(), sequencer.clone());
-    let giving_up =
-        give_up_in_passthrough(proxy.clone(), sequencer, gauge, context.shutdown.clone());
-    context.tasks.spawn("passthrough", async move {
-        giving_up.await;
-        Ok::<(), Infallible>(())
-    });
-    spawn_until_shutdown(context, "signals", signals.obey(proxy));
-}
-
-async fn serve_admin(
-    context: &Context,
-    config: &Config,
-    security: &Security,
-    proxy: EngineProxy,
-) -> Result<(), Exit> {
-    let Some(endpoint) = &config.admin_listen else { return Ok(()) };
-    let listener = context.bind("admin", endpoint, security).await?;
-    let listener = listener.allow_names(config.admin_allow_names.clone());
-    let routes = Routes::new(admin::server(Arc::new(Admin::new(proxy))));
-    context.tasks.spawn("admin", grpc::serve(listener, routes, context.shutdown.clone()));
-    Ok(())
 }
 
 fn spawn_until_shutdown(

@@ -1,8 +1,7 @@
-//! The consensus client's door: the Engine API proxy on threads of its own.
+//! The door's threads.
 //!
-//! It is open before the signer, the feed or the state are there, and needs none of them; it closes
-//! last. Nothing but forwarding runs on its threads, so whatever blocks or fills the others does not
-//! delay it.
+//! It is open before anything else is there, and closes last. Nothing but forwarding runs on its
+//! threads, so whatever blocks or fills the others does not delay it.
 
 use std::{
     io,

@@ -1,24 +1,18 @@
-//! The off switch: by signal, over gRPC, and what follows from it in this builder.
+//! The off switch: by signal and over gRPC.
 //!
 //! SIGUSR1 switches passthrough on, SIGUSR2 off; the gRPC service does the same with a reason. The
 //! proxy switches it on by itself after repeated faults, and then only an operator switches it off.
-//! While it is on the consensus client gets the execution client's own answers and payloads; what
-//! was being built is abandoned, and the feed says so.
-//!
-//! Never decides anything about a block: it gives up what there is, and the sequencer says how.
+//! While it is on the consensus client gets the execution client's own answers and payloads.
 
-use std::{io, sync::Arc};
+use std::{convert::Infallible, io};
 
 use preconf_chassis::Shutdown;
 use preconf_engine::{EngineProxy, Passthrough, PassthroughCause, ProxyStatus};
-use preconf_primitives::AbandonReason;
 use preconf_telemetry::metrics::Gauge;
 use preconf_wire::admin::{self, AdminService, Status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::sequencer::Sequencer;
-
-/// The admin service of a builder.
+/// The admin service of a door.
 pub(crate) struct Admin(EngineProxy);
 
 impl Admin {
@@ -68,43 +62,51 @@ impl Signals {
         })
     }
 
-    /// Obeys them.
-    pub(crate) async fn obey(mut self, proxy: EngineProxy) {
+    /// Obeys them until the process is told to stop.
+    pub(crate) async fn obey(
+        mut self,
+        proxy: EngineProxy,
+        shutdown: Shutdown,
+    ) -> Result<(), Infallible> {
         loop {
             tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
                 sent = self.on.recv() => match sent {
                     Some(()) => proxy.enter_passthrough("SIGUSR1"),
-                    None => return,
+                    None => return Ok(()),
                 },
                 sent = self.off.recv() => match sent {
                     Some(()) => proxy.leave_passthrough(),
-                    None => return,
+                    None => return Ok(()),
                 },
             }
         }
     }
 }
 
-/// Gives up what is being built while passthrough is on. When the process is told to stop, nothing
-/// new is begun either; what was is ended elsewhere, as stopped.
-pub(crate) async fn give_up_in_passthrough(
+/// Shows whether passthrough is on, and has what was begun given up while it is. When the process
+/// is told to stop, nothing new is begun either; what was is ended elsewhere, as stopped.
+pub(crate) async fn follow_passthrough(
     proxy: EngineProxy,
-    sequencer: Arc<Sequencer>,
     gauge: Gauge,
     shutdown: Shutdown,
-) {
+    give_up: impl Fn() + Send,
+) -> Result<(), Infallible> {
     let mut passthrough = proxy.watch_passthrough();
     loop {
         let is_on = passthrough.borrow_and_update().is_some();
         gauge.set(is_on.into());
         if is_on {
-            sequencer.give_up_all(AbandonReason::Passthrough);
+            give_up();
         }
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => return proxy.enter_passthrough("the process ends"),
+            () = shutdown.cancelled() => {
+                proxy.enter_passthrough("the process ends");
+                return Ok(());
+            }
             changed = passthrough.changed() => if changed.is_err() {
-                return;
+                return Ok(());
             },
         }
     }

@@ -1,0 +1,73 @@
+//! Opening the door.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use preconf_chassis::{Context, Exit, Security, Shutdown, grpc};
+use preconf_engine::{EngineClient, EngineError, EngineHooks, EngineProxy, JwtSecret, ProxyConfig};
+use preconf_wire::admin;
+use tonic::service::Routes;
+
+use crate::{
+    DoorArgs,
+    switch::{Admin, Signals, follow_passthrough},
+    threads,
+};
+
+/// A door that can be opened: its secrets have been read.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub(crate) args: DoorArgs,
+    pub(crate) inbound: Arc<JwtSecret>,
+    pub(crate) outbound: Arc<JwtSecret>,
+    pub(crate) security: Security,
+}
+
+impl Door {
+    /// A client of the execution client, with connections that nobody else has.
+    ///
+    /// # Errors
+    /// If its URL cannot be used.
+    pub fn execution_client(&self) -> Result<EngineClient, EngineError> {
+        EngineClient::new(&self.args.execution_engine_url, self.outbound.clone())
+    }
+
+    /// Opens the door, and keeps it open `until` the rest of this process has ended and what is
+    /// under way is answered. The hooks run on the runtime that this is called in. `give_up` is
+    /// called whenever the hooks are left alone: what they began is of no use. Returns where it is.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub async fn open(
+        self,
+        context: &Context,
+        hooks: Arc<dyn EngineHooks>,
+        limits: ProxyConfig,
+        until: Shutdown,
+        give_up: impl Fn() + Send + 'static,
+    ) -> Result<SocketAddr, Exit> {
+        let signals = Signals::take()?;
+        let client = self.execution_client()?;
+        let proxy = EngineProxy::new(client, self.inbound, hooks, limits);
+        if self.args.passthrough {
+            proxy.enter_passthrough("--passthrough");
+        }
+        let address = threads::spawn(context, self.args.engine_addr, proxy.router(), until)?;
+
+        let gauge = context.registry.gauge(
+            "passthrough",
+            "Whether all blocks are left to the execution client: 1, or 0 if not.",
+        );
+        let following = follow_passthrough(proxy.clone(), gauge, context.shutdown.clone(), give_up);
+        context.tasks.spawn("passthrough", following);
+        let obeying = signals.obey(proxy.clone(), context.shutdown.clone());
+        context.tasks.spawn("signals", obeying);
+
+        if let Some(endpoint) = &self.args.admin_listen {
+            let listener = context.bind("admin", endpoint, &self.security).await?;
+            let listener = listener.allow_names(self.args.admin_allow_names);
+            let routes = Routes::new(admin::server(Arc::new(Admin::new(proxy))));
+            context.tasks.spawn("admin", grpc::serve(listener, routes, context.shutdown.clone()));
+        }
+        Ok(address)
+    }
+}

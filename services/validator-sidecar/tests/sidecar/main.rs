@@ -1,0 +1,10 @@
+//! The running sidecar between a consensus client and the devnet's execution client, with sequencers
+//! that are right, wrong, slow or not there.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+mod choices;
+mod process;
+mod sequencer;
+mod world;
+mod wrong;
