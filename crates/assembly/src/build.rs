@@ -217,8 +217,14 @@ impl<R: StateReader + Clone> Build<R> {
         self.followed = Some(self.promised());
     }
 
+    /// What is promised, and what is in the block and will be.
     fn promised(&self) -> HashSet<B256> {
-        self.unsettled().iter().map(|promise| *promise.hash()).collect()
+        let included = match &self.stage {
+            Stage::Open(running) => running.transactions(),
+            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => &[],
+        };
+        let promised = self.promises.owed().chain(included);
+        promised.map(|promise| *promise.hash()).collect()
     }
 
     /// Publishes the block from here on. What was heard before is in its first flashblocks.
@@ -331,8 +337,7 @@ impl<R: StateReader + Clone> Build<R> {
 
     fn keep_promise(&mut self, pool: &mut Pool, transaction: &Transaction) -> Step {
         if !self.bytes_left.fits(transaction.encoded().len()) {
-            self.promises.take_back(RetractionCause::NoRoom);
-            return Step::Worked;
+            return self.break_promise(transaction, RetractionCause::NoRoom);
         }
         let Ok(sidecar) = self.blobs.find(pool, transaction) else {
             // A block with it could not be handed out.

@@ -20,6 +20,7 @@ use preconf_assembly::{
     SidecarError, Submission, Unproved, check_intrinsic_gas, check_sender, is_blob_transaction,
 };
 use preconf_chain::{InvalidTransaction, Transaction};
+use preconf_chassis::Backoff;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::{Account, Key, StateReader};
 use preconf_upstream::{Upstream, UpstreamError};
@@ -42,6 +43,8 @@ const AT_ONCE: usize = 1_024;
 /// How many transactions of the execution client's pool are looked at at once; the others wait
 /// there.
 const POOL_AT_ONCE: usize = 64;
+/// How often such a transaction is tried for which there is no room or no time.
+const POOL_ATTEMPTS: usize = 4;
 /// How many transactions with blobs are looked at at once, each of a megabyte or so.
 const BLOBS_AT_ONCE: usize = 64;
 /// Of how many the proofs are checked at once. It takes a core, and goes faster than any chain takes
@@ -106,13 +109,30 @@ impl Ingress {
         let _ = timeout(SHARED, shared).await;
     }
 
-    /// Takes what comes into the execution client's pool, until it is dropped.
+    /// Takes what is in the execution client's pool and what comes into it, until it is dropped.
     pub(crate) async fn follow_pool(&self, upstream: Upstream) {
+        // Nothing can be looked at before the head is known, and what is there is said only once.
+        let mut head = self.sequencer.head.subscribe();
+        if head.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         let taken = upstream.pool().for_each_concurrent(POOL_AT_ONCE, |encoded| async {
-            let outcome = self.take(encoded).await;
+            let outcome = self.take_patiently(encoded).await;
             self.count("execution_client", &outcome);
         });
         taken.await;
+    }
+
+    /// Takes a transaction, if need be when there is room again.
+    async fn take_patiently(&self, encoded: Bytes) -> Result<B256, TransactionRefusal> {
+        let mut backoff = Backoff::new();
+        for _ in 1..POOL_ATTEMPTS {
+            match self.take(encoded.clone()).await {
+                Err(refusal) if refusal.reason == Reason::PoolFull => backoff.wait().await,
+                outcome => return outcome,
+            }
+        }
+        self.take(encoded).await
     }
 
     fn count(&self, source: &'static str, outcome: &Result<B256, TransactionRefusal>) {
@@ -289,5 +309,5 @@ async fn blocking<T: Send + 'static>(
 
 /// There is no room now; it may be offered again.
 fn not_ready(why: &str) -> TransactionRefusal {
-    TransactionRefusal::new(Reason::PoolFull, why)
+    TransactionRefusal::new(Reason::PoolFull, format!("{why}: send it again"))
 }

@@ -27,10 +27,11 @@ use preconf_primitives::{Flashblock, Position, Seq};
 use preconf_signing::{Signature, SignedFlashblock};
 use preconf_wire::feed::{EncodedItem, FeedItem};
 
-/// When the file is written anew.
-const MAX_BYTES: u64 = 256 * 1024 * 1024;
-/// A file that is read at the start may have grown by a session above that.
-const MAX_READ: u64 = 2 * MAX_BYTES;
+/// When the file is written anew, or when it is twice as long as it was then, if that is more. All
+/// of it is read, and its senders recovered, before the first build after a start.
+const LONG: u64 = 8 * 1024 * 1024;
+/// The largest file that is read.
+const MAX_READ: u64 = 512 * 1024 * 1024;
 const HEAD: usize = 8;
 /// Kind, session and index.
 const PREFIX: usize = 17;
@@ -42,6 +43,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// How long it was when it was last written anew.
+    anew: u64,
 }
 
 /// What a journal holds.
@@ -82,7 +85,7 @@ impl Journal {
         // What is torn would hide what is written behind it.
         file.set_len(whole)?;
         file.seek(SeekFrom::Start(whole))?;
-        Ok((Self { path: path.to_owned(), file, bytes: whole }, recovered))
+        Ok((Self { path: path.to_owned(), file, bytes: whole, anew: 0 }, recovered))
     }
 
     /// Writes down a flashblock that is about to be signed.
@@ -112,8 +115,8 @@ impl Journal {
     }
 
     /// Whether it is time to write it anew.
-    pub(crate) const fn is_long(&self) -> bool {
-        self.bytes > MAX_BYTES
+    pub(crate) fn is_long(&self) -> bool {
+        self.bytes > LONG.max(2 * self.anew)
     }
 
     /// Writes it anew with what is kept, beside the old one, and puts it in its place.
@@ -131,7 +134,7 @@ impl Journal {
         }
         file.sync_data()?;
         std::fs::rename(&beside, &self.path)?;
-        (self.file, self.bytes) = (file, bytes);
+        (self.file, self.bytes, self.anew) = (file, bytes, bytes);
         Ok(())
     }
 
@@ -252,23 +255,10 @@ fn next_record(content: &[u8]) -> Option<(Kind, Position, &[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use preconf_primitives::{AbandonReason, Abandoned, Digest};
-    use preconf_signing::SignedStatement;
-
     use super::*;
-    use crate::testing::{at, flashblock};
+    use crate::testing::{abandoned, at, flashblock};
 
     const SIGNED: (Signature, Signature) = (Signature::repeat_byte(1), Signature::repeat_byte(2));
-
-    fn abandoned(seq: u64) -> FeedItem {
-        let statement = Abandoned {
-            seq: Seq::new(seq),
-            block_number: 1,
-            last_digest: Digest::ZERO,
-            reason: AbandonReason::HeadChanged,
-        };
-        FeedItem::Abandoned(SignedStatement { statement, seal: Signature::ZERO })
-    }
 
     fn signed(position: Position) -> (Position, FeedItem) {
         let (signature, seal) = SIGNED;

@@ -56,6 +56,8 @@ use statement::{LEASE_LOST, Owed, Statement, cause};
 
 /// How often a flashblock is tried: its build ends then.
 const ATTEMPTS: u32 = 3;
+/// How long a retraction is tried to be signed, by whoever has the lease.
+const RETRACTION: Duration = Duration::from_secs(3_600);
 /// How long the last statements may take when the process stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -262,10 +264,16 @@ impl Publisher {
             error = error as &dyn std::error::Error,
             "the build ends: it cannot be signed"
         );
-        let reason = if self.lease.is_none() {
-            AbandonReason::LeaseLost
-        } else {
-            AbandonReason::SignerUnavailable
+        if let PublishError::Signer(SignerError::Refused(refusal)) = error
+            && refusal.reason == SignerRefusalReason::LeaseLost
+        {
+            // The next renewal would have said so.
+            self.lose_lease().await;
+            self.lease_due = Instant::now();
+        }
+        let reason = match self.lease {
+            Some(_) => AbandonReason::SignerUnavailable,
+            None => AbandonReason::LeaseLost,
         };
         self.end_live(reason);
         self.tell(Published::Failed { build, reason }).await;
@@ -440,7 +448,12 @@ impl Publisher {
         if self.owed.is_empty() {
             self.next_try = Instant::now();
         }
-        let until = Instant::now() + self.parts.lease_duration;
+        let patience = match statement {
+            // Nobody else says it, and the assembler has forgotten the promise.
+            Statement::Retracted(_) => RETRACTION,
+            Statement::Sealed { .. } | Statement::Abandoned { .. } => self.parts.lease_duration,
+        };
+        let until = Instant::now() + patience;
         self.owed.push_back(Owed { statement, at, until });
     }
 
@@ -464,6 +477,14 @@ impl Publisher {
                     warn!(%error, "a statement is not in the journal");
                 }
                 self.parts.feed.publish(owed.at, item);
+            }
+            Err(SignerError::Refused(refusal))
+                if refusal.reason == SignerRefusalReason::LeaseLost
+                    && matches!(owed.statement, Statement::Retracted(_)) =>
+            {
+                self.lose_lease().await;
+                self.lease_due = Instant::now();
+                self.owed.push_front(owed);
             }
             Err(error @ SignerError::Unavailable(_)) if Instant::now() < owed.until => {
                 let error = &error as &dyn std::error::Error;

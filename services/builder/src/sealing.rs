@@ -145,7 +145,10 @@ impl Sealer {
             Some(key) => {
                 engine.new_payload_v4_p11(&payload, &blobs, root, &requests, key, deadline).await
             }
-            None => engine.new_payload_v4(&payload, &blobs, root, &requests, deadline).await,
+            None if block.header.requests_hash.is_some() => {
+                engine.new_payload_v4(&payload, &blobs, root, &requests, deadline).await
+            }
+            None => engine.new_payload_v3(&payload, &blobs, root, deadline).await,
         };
         let status = status.map_err(SealError::NewPayload)?;
         if status.status != PayloadStatusEnum::Valid {

@@ -201,8 +201,7 @@ impl Sequencer {
             let (engine, budget) = (self.engine.clone(), self.seal_budget);
             tokio::spawn(async move { fallback(&engine, version, theirs, budget).await })
         });
-        // A thread that takes no orders seals nothing: the wait below ends at its deadline.
-        let _ = self.orders.give(Order::Finish { build });
+        self.builds.finish(build, &self.orders);
         let settled = stage.wait_for(|stage| !matches!(stage, Stage::Building));
         let in_time = matches!(timeout(self.seal_budget, settled).await, Ok(Ok(_)));
         if !in_time {

@@ -108,7 +108,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         holder: config.lease_holder,
         lease_duration: Duration::from_millis(config.lease_ms),
         journal,
-        unsigned: recovered.unsigned,
+        unsigned: recovered.unsigned.clone(),
         check: context.health.check("lease"),
         published,
     });
@@ -124,7 +124,6 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         publisher.run(to_publish, shutdown).await;
         Ok::<(), Infallible>(())
     });
-    spawn_until_shutdown(&context, "prepare", sequencer.clone().prepare(to_prepare));
     let carrying = sequencer.clone().carry_out(effects, reports, context.shutdown.clone());
     tasks.spawn("sequence", async move {
         carrying.await;
@@ -137,19 +136,20 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         let learn = learn_chain(&upstream, &check, &spec);
         let learn = async {
             let head = learn.await?;
-            if !recovered.items.is_empty() {
+            if !recovered.items.is_empty() || recovered.unsigned.is_some() {
                 let items = recovered.items.into_iter().map(|(_, item)| item).collect();
-                learner.recover(items, &head).await;
+                learner.recover(items, recovered.unsigned, &head).await;
             }
             learner.learn_head(head).await;
             check.ready();
+            // What was promised before comes first.
+            learner.prepare(to_prepare).await;
             Ok::<(), OtherChain>(())
         };
         tokio::select! {
-            learned = learn => learned?,
-            () = shutdown.cancelled() => return Ok(()),
+            prepared = learn => prepared?,
+            () = shutdown.cancelled() => {}
         }
-        shutdown.cancelled().await;
         Ok::<(), OtherChain>(())
     });
 

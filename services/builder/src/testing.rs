@@ -18,10 +18,13 @@ use preconf_primitives::{
     Position, Retracted, Sealed, Seq,
 };
 use preconf_signing::{
-    Head, Lease, OpenSession, OpenedSession, SignFlashblock, Signatures, SignedStatement,
-    SignerRefusal, SignerRefusalReason, v2,
+    Head, Lease, OpenSession, OpenedSession, SignFlashblock, Signature, Signatures,
+    SignedStatement, SignerRefusal, SignerRefusalReason, v2,
 };
-use preconf_wire::signer::{SealSession, SignerClient, SignerService, server};
+use preconf_wire::{
+    feed::FeedItem,
+    signer::{SealSession, SignerClient, SignerService, server},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch};
@@ -221,4 +224,15 @@ pub(crate) fn flashblock(position: Position) -> Flashblock {
 /// A hash that says nothing.
 pub(crate) fn hash(number: u8) -> B256 {
     B256::repeat_byte(number)
+}
+
+/// The end of a session, which nobody has signed.
+pub(crate) fn abandoned(seq: u64) -> FeedItem {
+    let statement = Abandoned {
+        seq: Seq::new(seq),
+        block_number: 1,
+        last_digest: Digest::ZERO,
+        reason: AbandonReason::HeadChanged,
+    };
+    FeedItem::Abandoned(SignedStatement { statement, seal: Signature::ZERO })
 }

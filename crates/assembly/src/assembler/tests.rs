@@ -265,6 +265,22 @@ fn what_the_chain_holds_is_no_longer_owed() {
 }
 
 #[test]
+fn a_promise_that_is_heard_when_it_is_in_the_block_is_no_second_one() {
+    let mut machine = Machine::new();
+    let sent = unsigned(transfer(0), SENDER);
+    machine.submit(&sent);
+    machine.open(ROOM);
+    machine.publish();
+    // It is executed, and not cut yet.
+    assert!(machine.run().is_empty());
+    machine.assembler.promise(vec![sent.clone()]);
+    machine.tick();
+    let cuts = machine.publish();
+    assert_eq!(cuts[0].transactions, [sent]);
+    assert!(cuts.iter().all(|cut| cut.retractions.is_empty()));
+}
+
+#[test]
 fn what_a_replaced_block_held_is_promised_again_and_before_what_came_later() {
     let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
     let mut machine = having_promised(&first);

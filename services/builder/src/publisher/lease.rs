@@ -33,7 +33,7 @@ impl Publisher {
         Ok(lease)
     }
 
-    async fn lose_lease(&mut self) {
+    pub(super) async fn lose_lease(&mut self) {
         if self.lease.take().is_some() {
             self.tell(Published::Follows).await;
         }
@@ -88,10 +88,13 @@ impl Publisher {
     async fn publish_unsigned(&mut self, epoch: Epoch) {
         let Some(flashblock) = self.parts.unsigned.take() else { return };
         let (at, content) = (flashblock.position(), v2::Content::of(&flashblock));
-        match self.signed(epoch, flashblock, &content).await {
+        match self.signed(epoch, flashblock.clone(), &content).await {
             Ok(signed) => {
                 info!(%at, "published what was signed before the start");
                 self.parts.feed.publish(at, FeedItem::Flashblock(signed));
+            }
+            Err(PublishError::Signer(SignerError::Unavailable(_))) => {
+                self.parts.unsigned = Some(flashblock);
             }
             // The signer never saw it, or it was lost with the signer's memory.
             Err(error) => {

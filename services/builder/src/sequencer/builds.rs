@@ -64,6 +64,8 @@ struct Record {
     end: Option<OwnedPermit<Outgoing>>,
     /// Whether it is, or was, open towards the publisher.
     is_led: bool,
+    /// Its block was asked for.
+    is_wanted: bool,
     stage: watch::Sender<Stage>,
 }
 
@@ -168,6 +170,7 @@ impl Builds {
             held: None,
             end: None,
             is_led: false,
+            is_wanted: false,
             stage,
         });
         build
@@ -206,8 +209,22 @@ impl Builds {
             record.held = Some(opening);
             Order::Follow { build, block, overlay }
         };
+        let is_wanted = record.is_wanted;
         orders.give(order).map_err(|_| AbandonReason::ExecutionFailed)?;
+        if is_wanted {
+            orders.give(Order::Finish { build }).map_err(|_| AbandonReason::ExecutionFailed)?;
+        }
         Ok(true)
+    }
+
+    /// Completes a build because its block was asked for: now, or as soon as it is open.
+    pub(super) fn finish(&self, build: BuildId, orders: &Orders) {
+        let mut records = self.0.lock();
+        if let Some(record) = records.get(build) {
+            record.is_wanted = true;
+        }
+        // A thread that takes no orders seals nothing: whoever waits has a deadline.
+        let _ = orders.give(Order::Finish { build });
     }
 
     /// The lease is ours: the build on `head` that runs, if nobody has completed it, is published

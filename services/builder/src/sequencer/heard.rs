@@ -7,7 +7,8 @@
 //! too: the consensus client may ask here for what it ordered there.
 //!
 //! A block that was completed is not published again: it may have been handed out. Asked for once
-//! more, it is built again from what it holds, and is the same.
+//! more, it is built again from what it holds, and is the same. One whose session was abandoned,
+//! because its builder was stopped, goes on in a new session.
 //!
 //! Never answers for what was heard: whoever calls has verified it.
 
@@ -16,10 +17,10 @@ use std::sync::Arc;
 use alloy_primitives::{B256, map::HashSet};
 use alloy_rpc_types_engine::PayloadId;
 use preconf_chain::Transaction;
-use preconf_primitives::{AbandonReason, Opening, Position, Seq};
+use preconf_primitives::{AbandonReason, Flashblock, Opening, Position, Seq};
 use preconf_upstream::Head;
 use preconf_wire::feed::FeedItem;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::build::Order;
 
@@ -33,8 +34,8 @@ pub(crate) struct Heard {
     opening: Opening,
     /// The Engine API's id of its payload.
     id: PayloadId,
-    /// It takes no more transactions.
-    is_over: bool,
+    /// It has become a block.
+    is_complete: bool,
 }
 
 /// What an item of the feed says to somebody who follows.
@@ -46,7 +47,7 @@ enum News {
         is_last: bool,
     },
     TakenBack(HashSet<B256>),
-    Over(Seq),
+    Sealed(Seq),
     Nothing,
 }
 
@@ -64,12 +65,20 @@ impl Sequencer {
     }
 
     /// Takes over what this builder published before it was started again, now that the head is
-    /// known: what is canonical was kept, the rest is promised.
-    pub(crate) async fn recover(self: &Arc<Self>, items: Vec<FeedItem>, head: &Head) {
+    /// known: what is canonical was kept, the rest is promised. So is what is in `unsigned`, which
+    /// may have been signed and not published.
+    ///
+    /// Has to be over before anything is built: promises come first.
+    pub(crate) async fn recover(
+        self: &Arc<Self>,
+        items: Vec<FeedItem>,
+        unsigned: Option<Flashblock>,
+        head: &Head,
+    ) {
         let count = items.len();
         let heard = tokio::task::spawn_blocking(move || {
-            let news = items.iter().map(news);
-            news.collect::<Vec<_>>()
+            let unsigned = unsigned.as_ref().map(promised);
+            items.iter().map(news).chain(unsigned).collect::<Vec<_>>()
         });
         let Ok(heard) = heard.await else { return };
         if let Some(oldest) = heard.iter().find_map(News::begins) {
@@ -84,7 +93,9 @@ impl Sequencer {
         }
         info!(items = count, "went through what was published before the start");
         // Even if nothing is to be built: what the chain holds meanwhile is kept.
-        self.want(Wanted { head: head.hash, build: None });
+        if let Err(error) = self.move_to(head.hash).await {
+            warn!(error = &error as &dyn std::error::Error, "the head was not read");
+        }
         let parent = self.heard.lock().as_ref().map(|heard| heard.opening.base.parent_hash);
         if parent == Some(head.hash) {
             self.follow_heard();
@@ -95,7 +106,7 @@ impl Sequencer {
     pub(super) fn lead(&self) {
         let head = self.head.borrow().as_ref().map(|head| head.cache.block().1);
         let heard = self.heard.lock();
-        let completed = heard.as_ref().filter(|heard| heard.is_over).map(|heard| heard.id);
+        let completed = heard.as_ref().filter(|heard| heard.is_complete).map(|heard| heard.id);
         match self.builds.lead(head, completed, &self.outgoing, &self.orders) {
             Ok(Some(build)) => info!(build = build.0, "took the lead"),
             Ok(None) => {}
@@ -122,20 +133,20 @@ impl Sequencer {
                 let Some(heard) = heard.as_mut().filter(|heard| heard.seq == at.seq) else {
                     return false;
                 };
-                heard.is_over |= is_last;
+                heard.is_complete |= is_last;
                 if !transactions.is_empty() {
                     // A thread that takes no orders builds nothing either.
                     let _ = self.orders.give(Order::Promise { transactions });
                 }
-                !heard.is_over
+                !heard.is_complete
             }
             News::TakenBack(transactions) => {
                 let _ = self.orders.give(Order::Withdraw { transactions });
                 false
             }
-            News::Over(seq) => {
+            News::Sealed(seq) => {
                 if let Some(heard) = heard.as_mut().filter(|heard| heard.seq == seq) {
-                    heard.is_over = true;
+                    heard.is_complete = true;
                 }
                 false
             }
@@ -169,40 +180,41 @@ impl News {
     fn begins(&self) -> Option<&Heard> {
         match self {
             Self::Promised { begins, .. } => begins.as_deref(),
-            Self::TakenBack(_) | Self::Over(_) | Self::Nothing => None,
+            Self::TakenBack(_) | Self::Sealed(_) | Self::Nothing => None,
         }
     }
 }
 
 fn news(item: &FeedItem) -> News {
     match item {
-        FeedItem::Flashblock(signed) => {
-            let flashblock = &signed.flashblock;
-            let encoded = flashblock.transactions().iter().cloned();
-            // What cannot be decoded cannot be kept by anybody.
-            let transactions = encoded.filter_map(|encoded| Transaction::decode(encoded).ok());
-            let begins = flashblock.opening().map(|opening| {
-                Box::new(Heard {
-                    seq: flashblock.position().seq,
-                    block_number: flashblock.block_number(),
-                    opening: opening.clone(),
-                    id: Attributes::of(opening).id(opening.base.parent_hash),
-                    is_over: false,
-                })
-            });
-            News::Promised {
-                at: flashblock.position(),
-                transactions: transactions.collect(),
-                begins,
-                is_last: flashblock.is_last(),
-            }
-        }
+        FeedItem::Flashblock(signed) => promised(&signed.flashblock),
         FeedItem::Retracted(signed) => {
             let retractions = signed.statement.retractions.iter();
             News::TakenBack(retractions.map(|retraction| retraction.transaction).collect())
         }
-        FeedItem::Abandoned(signed) => News::Over(signed.statement.seq),
-        FeedItem::Sealed(signed) => News::Over(signed.statement.seq),
-        FeedItem::Gap { .. } | FeedItem::Goodbye { .. } => News::Nothing,
+        FeedItem::Sealed(signed) => News::Sealed(signed.statement.seq),
+        // Its promises stand, and its block may still be asked for.
+        FeedItem::Abandoned(_) | FeedItem::Gap { .. } | FeedItem::Goodbye { .. } => News::Nothing,
+    }
+}
+
+fn promised(flashblock: &Flashblock) -> News {
+    let encoded = flashblock.transactions().iter().cloned();
+    // What cannot be decoded cannot be kept by anybody.
+    let transactions = encoded.filter_map(|encoded| Transaction::decode(encoded).ok());
+    let begins = flashblock.opening().map(|opening| {
+        Box::new(Heard {
+            seq: flashblock.position().seq,
+            block_number: flashblock.block_number(),
+            opening: opening.clone(),
+            id: Attributes::of(opening).id(opening.base.parent_hash),
+            is_complete: false,
+        })
+    });
+    News::Promised {
+        at: flashblock.position(),
+        transactions: transactions.collect(),
+        begins,
+        is_last: flashblock.is_last(),
     }
 }

@@ -456,6 +456,28 @@ async fn a_block_that_was_completed_by_another_builder_is_not_published_again() 
 }
 
 #[tokio::test]
+async fn a_session_that_was_abandoned_goes_on_in_another_one() {
+    let mut bench = Bench::following().await;
+    bench.sequencer.hear(heard(7, 0, false, vec![])).await;
+    bench.grant().await;
+    bench.sequencer.hear(Arc::new(crate::testing::abandoned(7))).await;
+    bench.sequencer.lead();
+    assert!(matches!(bench.outgoing.try_recv(), Ok(Outgoing::Open { block_number: 1, .. })));
+}
+
+#[tokio::test]
+async fn a_block_that_is_asked_for_before_it_is_open_is_completed_when_it_is() {
+    let mut bench = Bench::following().await;
+    bench.sequencer.hear(heard(7, 0, false, vec![])).await;
+    let (build, _) = bench.sequencer.builds.running()[0];
+    bench.sequencer.builds.finish(build, &bench.sequencer.orders);
+    assert!(matches!(bench.orders.take(), Some(Order::Finish { .. })));
+    bench.grant().await;
+    assert!(matches!(bench.orders.take(), Some(Order::Follow { .. })));
+    assert!(matches!(bench.orders.take(), Some(Order::Finish { build: asked }) if asked == build));
+}
+
+#[tokio::test]
 async fn a_session_that_was_replaced_does_not_come_back() {
     let mut bench = Bench::following().await;
     bench.sequencer.hear(heard(7, 0, false, vec![])).await;
@@ -474,8 +496,7 @@ async fn what_was_published_before_a_start_is_promised_and_gone_on_with() {
     let transaction = signed_transfer();
     let item = heard(7, 0, false, vec![transaction.encoded().clone()]);
     let head = bench.genesis();
-    bench.sequencer.recover(vec![item.as_ref().clone()], &head).await;
-    assert!(matches!(bench.wanted.try_recv(), Ok(Wanted { build: None, .. })));
+    bench.sequencer.recover(vec![item.as_ref().clone()], None, &head).await;
     bench.sequencer.learn_head(head).await;
     bench.grant().await;
     let Some(Order::Promise { transactions }) = bench.orders.take() else { panic!("no promise") };
