@@ -1,0 +1,23 @@
+# docker buildx bake -f deploy/images/bake.hcl [--push] [SERVICE...]
+#
+# Each image carries a list of its parts (SBOM) and how it was made (provenance); they can be attached
+# only to what is pushed or written as OCI, so they are switched off for a local build with
+# `--set '*.attest='`.
+variable "REGISTRY" { default = "localhost" }
+variable "VERSION" { default = "dev" }
+variable "REVISION" { default = "unknown" }
+variable "SERVICES" {
+  default = ["signer", "builder", "gateway", "consumer", "rpc-overlay", "payload-server", "validator-sidecar"]
+}
+
+group "default" { targets = ["image"] }
+
+target "image" {
+  name       = service
+  matrix     = { service = SERVICES }
+  context    = "."
+  dockerfile = "deploy/images/Dockerfile"
+  args       = { SERVICE = service, VERSION = VERSION, REVISION = REVISION }
+  tags       = ["${REGISTRY}/preconf/${service}:${VERSION}"]
+  attest     = ["type=sbom", "type=provenance,mode=max"]
+}
