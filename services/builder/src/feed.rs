@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use preconf_chassis::Shutdown;
 use preconf_primitives::{Position, Seq};
 use preconf_wire::feed::{FeedItem, FeedService, FeedStream, GoodbyeReason, SubscribeError};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 
 /// How many sessions are kept for replay.
 const KEPT_SESSIONS: usize = 16;
@@ -32,6 +35,8 @@ const SUBSCRIBERS: usize = 256;
 pub(crate) struct Feed {
     window: Mutex<Window>,
     live: broadcast::Sender<Arc<FeedItem>>,
+    /// Changes when whoever listens should look for another builder.
+    dismissed: watch::Sender<()>,
     subscribers: Arc<AtomicUsize>,
     shutdown: Shutdown,
 }
@@ -53,7 +58,13 @@ impl Feed {
     /// A feed that nothing was published on.
     pub(crate) fn new(shutdown: Shutdown) -> Self {
         let (live, _) = broadcast::channel(BEHIND);
-        Self { window: Mutex::default(), live, subscribers: Arc::default(), shutdown }
+        let (dismissed, _) = watch::channel(());
+        Self { window: Mutex::default(), live, dismissed, subscribers: Arc::default(), shutdown }
+    }
+
+    /// Says goodbye to all who listen: another builder may publish now. Who comes back is welcome.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.send_replace(());
     }
 
     /// A feed that goes on with what was published before the process was started again.
@@ -95,14 +106,21 @@ impl FeedService for Feed {
             let window = self.window.lock();
             (window.from(cursor), self.live.subscribe())
         };
-        let state = Some((live, None::<Position>, seat, self.shutdown.clone()));
+        let ends = (self.shutdown.clone(), self.dismissed.subscribe());
+        let state = Some((live, None::<Position>, seat, ends));
         let live = stream::unfold(state, |state| async move {
-            let (mut live, mut last, seat, shutdown) = state?;
+            let (mut live, mut last, seat, (shutdown, mut dismissed)) = state?;
+            let ended = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    _ = dismissed.changed() => {}
+                }
+            };
             let received = tokio::select! {
                 // What was said comes before goodbye.
                 biased;
                 received = live.recv() => received,
-                () = shutdown.cancelled() => {
+                () = ended => {
                     let reason = GoodbyeReason::Draining;
                     let goodbye = FeedItem::Goodbye { reason, cursor: last };
                     return Some((Arc::new(goodbye), None));
@@ -114,7 +132,7 @@ impl FeedService for Feed {
                         let Position { seq, index } = signed.flashblock.position();
                         last = Some(Position::new(seq, index + 1));
                     }
-                    Some((item, Some((live, last, seat, shutdown))))
+                    Some((item, Some((live, last, seat, (shutdown, dismissed)))))
                 }
                 Err(RecvError::Lagged(_)) => {
                     let reason = GoodbyeReason::TooSlow;
@@ -329,6 +347,19 @@ mod tests {
         let expected = FeedItem::Goodbye { reason: GoodbyeReason::TooSlow, cursor: Some(at(1, 1)) };
         assert_eq!(*goodbye, expected);
         assert!(items.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_listens_when_the_lease_is_lost_is_sent_away_and_may_come_back() {
+        let feed = Feed::new(Shutdown::new());
+        let mut stream = feed.subscribe(None).unwrap();
+        feed.publish(at(1, 0), flashblock(at(1, 0)));
+        feed.dismiss();
+        assert!(matches!(*stream.next().await.unwrap(), FeedItem::Flashblock(_)));
+        let goodbye = stream.next().await.unwrap();
+        assert!(matches!(*goodbye, FeedItem::Goodbye { reason: GoodbyeReason::Draining, .. }));
+        assert!(stream.next().await.is_none());
+        assert!(feed.subscribe(None).is_ok());
     }
 
     #[tokio::test]

@@ -11,10 +11,10 @@
 //!                    sequencers ──POST, JWT──▶ payload servers, in order
 //! ```
 //!
-//! * [`race`] and [`breaker`] decide whom to ask and when; [`fetch`] asks.
-//! * [`checks`] compares what was fetched with what the validator was going to build.
-//! * [`execution`] asks the execution client: for its own payload, and whether the other is valid.
-//! * [`sidecar`] chooses.
+//! * `race` and `breaker` decide whom to ask and when; `fetch` asks.
+//! * `checks` compares what was fetched with what the validator was going to build.
+//! * `execution` asks the execution client: for its own payload, and whether the other is valid.
+//! * `sidecar` chooses.
 //!
 //! Invariants: a payload is handed out only if it is the execution client's own, as it came, or if
 //! nothing about it differs from what the consensus client wants and the execution client has called

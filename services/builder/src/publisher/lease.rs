@@ -35,6 +35,7 @@ impl Publisher {
 
     pub(super) async fn lose_lease(&mut self) {
         if self.lease.take().is_some() {
+            self.parts.feed.dismiss();
             self.tell(Published::Follows).await;
         }
     }
