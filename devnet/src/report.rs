@@ -49,7 +49,7 @@ pub struct Promises {
     pub kept: u64,
     /// Not there, or taken back.
     pub retracted: u64,
-    /// Of those: in a later block.
+    /// Of those: in another block.
     pub moved: u64,
 }
 
@@ -62,7 +62,7 @@ pub struct Survived {
     pub lost_rounds: u64,
     /// Promises that were taken back, by cause.
     pub taken_back: BTreeMap<String, u64>,
-    /// Promises that neither a later block kept nor anybody took back.
+    /// Promises that neither another block kept nor anybody took back.
     pub silent: u64,
     /// Transactions that were taken and had no receipt in time.
     pub lost: u64,
@@ -191,8 +191,8 @@ pub fn objections(totals: &Totals, measured: &Measured, expected: Expected) -> V
     objections
 }
 
-/// Everything that speaks against a run in which things went wrong on purpose. Promises may move to a
-/// later block or be taken back, and blocks may be the execution client's: nothing may happen in
+/// Everything that speaks against a run in which things went wrong on purpose. Promises may move to
+/// another block or be taken back, and blocks may be the execution client's: nothing may happen in
 /// silence, and the chain goes on.
 pub fn objections_after_faults(
     totals: &Totals,

@@ -361,8 +361,8 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
     if let Some(survived) = &report.survived {
         let Survived { missed_slots, lost_rounds, taken_back, silent, lost, .. } = survived;
         console.line(format_args!(
-            "{missed_slots} slots missed, {lost_rounds} rounds lost on purpose; {} promises moved to a \
-             later block, taken back: {taken_back:?}, broken in silence: {silent}; {lost} transactions \
+            "{missed_slots} slots missed, {lost_rounds} rounds lost on purpose; {} promises moved to \
+             another block, taken back: {taken_back:?}, broken in silence: {silent}; {lost} transactions \
              lost",
             report.transactions.moved,
         ));

@@ -42,6 +42,8 @@ pub struct Ledger {
     kept: HashMap<B256, u64>,
     /// Promises that their block did not keep, and of which nothing has been said.
     open: HashSet<B256>,
+    /// Promises for blocks to come that a block before holds: one that was rebuilt.
+    early: HashSet<B256>,
     /// How often promises were taken back, by cause.
     causes: BTreeMap<&'static str, u64>,
     /// From where on something is missing.
@@ -99,7 +101,7 @@ pub struct Totals {
     pub kept: u64,
     /// Transactions that are not, or were taken back.
     pub retracted: u64,
-    /// Transactions that a later block holds than the one that promised them first.
+    /// Transactions that another block holds than the one that promised them first.
     pub moved: u64,
     /// Holes in the feed.
     pub gaps: u64,
@@ -126,6 +128,7 @@ impl Ledger {
             taken_back: HashSet::new(),
             kept: HashMap::new(),
             open: HashSet::new(),
+            early: HashSet::new(),
             causes: BTreeMap::new(),
             missing: None,
             before: None,
@@ -302,7 +305,9 @@ impl Ledger {
             if !holds.contains(&transaction) {
                 let number = canonical.number;
                 warn!(%transaction, number, "a promise was not kept by its block");
-                if !taken_back {
+                if self.early.remove(&transaction) {
+                    self.totals.moved += 1;
+                } else if !taken_back {
                     self.open.insert(transaction);
                 }
             } else if !taken_back {
@@ -312,11 +317,15 @@ impl Ledger {
         }
         for transaction in &canonical.transactions {
             self.totals.moved += u64::from(self.open.remove(transaction));
+            if self.promised.contains_key(transaction) {
+                self.early.insert(*transaction);
+            }
         }
         // What is older can no longer become canonical.
         self.blocks.retain(|number, _| *number > canonical.number);
         self.promised.retain(|_, number| *number > canonical.number);
         self.taken_back.retain(|transaction| self.promised.contains_key(transaction));
+        self.early.retain(|transaction| self.promised.contains_key(transaction));
         self.kept.retain(|_, number| *number + REMEMBERED > canonical.number);
         self.totals.blocks += 1;
         self.totals.flashblocks += settled.flashblocks;
@@ -350,7 +359,7 @@ impl Ledger {
         self.totals
     }
 
-    /// Promises that were not kept, not even by a later block, and never taken back.
+    /// Promises that were not kept, not even by another block, and never taken back.
     pub fn silent(&self) -> Vec<B256> {
         self.open.iter().copied().collect()
     }

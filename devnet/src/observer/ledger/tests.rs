@@ -332,3 +332,17 @@ fn a_broken_promise_is_silent_until_a_later_block_holds_it_or_it_is_taken_back()
     let causes: Vec<_> = ledger.causes().iter().map(|(cause, count)| (*cause, *count)).collect();
     assert_eq!(causes, [("outcome_changed", 1)]);
 }
+
+#[test]
+fn a_promise_that_a_rebuilt_block_before_its_own_holds_is_moved_and_not_broken() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[1], true));
+    ledger.read(sequencer.flashblock(2, 0, &[2, 3], false));
+    // The first block is built anew, with what was promised for the second.
+    ledger.read(sequencer.flashblock_of(1, 3, 0, &[1, 2], true));
+    ledger.settle(&block(1, &[1, 2]));
+    ledger.settle(&fallback(2, &[]));
+    assert_eq!(ledger.silent(), [hash(3)]);
+    assert_eq!((ledger.totals().moved, ledger.totals().retracted), (1, 2));
+}
