@@ -31,6 +31,8 @@ pub struct NextBlock {
     pub fee_recipient: Address,
     /// What PREVRANDAO returns.
     pub prev_randao: B256,
+    /// What DIFFICULTY returns before the merge; zero since then.
+    pub difficulty: U256,
     /// The most gas its transactions may use.
     pub gas_limit: u64,
     /// What each unit of gas costs at least.
@@ -55,6 +57,7 @@ impl NextBlock {
             timestamp: header.timestamp,
             fee_recipient: header.beneficiary,
             prev_randao: header.mix_hash,
+            difficulty: header.difficulty,
             gas_limit: header.gas_limit,
             base_fee_per_gas: header.base_fee_per_gas.unwrap_or_default(),
             extra_data: header.extra_data.clone(),
@@ -113,6 +116,7 @@ impl NextBlock {
             timestamp: self.timestamp,
             extra_data: self.extra_data.clone(),
             mix_hash: self.prev_randao,
+            difficulty: self.difficulty,
             base_fee_per_gas: london.then_some(self.base_fee_per_gas),
             excess_blob_gas: self.excess_blob_gas.filter(|_| cancun),
             parent_beacon_block_root: self.parent_beacon_block_root.filter(|_| cancun),

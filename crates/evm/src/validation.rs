@@ -9,6 +9,7 @@ use alloy_consensus::{
     transaction::SignerRecoverable,
 };
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
+use alloy_hardforks::EthereumHardforks;
 use alloy_rlp::Encodable;
 use preconf_chain::{Block, ChainSpec, Header, Transaction, TxEnvelope};
 use preconf_state::{Overlay, StateReader};
@@ -59,6 +60,7 @@ pub(crate) fn execute_transactions<R: StateReader>(
     transactions: &[TxEnvelope],
     overlay: Overlay<R>,
 ) -> Result<Outcome<R>, BlockError> {
+    let number = next.number;
     let paused = Paused::begin(spec.clone(), next, overlay).map_err(block_error)?;
     let mut running = paused.resume();
     let own = running.transactions();
@@ -68,7 +70,7 @@ pub(crate) fn execute_transactions<R: StateReader>(
     }
     let own = own.len();
     for (index, envelope) in transactions.iter().enumerate().skip(own) {
-        let transaction = recover(index, envelope)?;
+        let transaction = recover(spec, number, index, envelope)?;
         match running.execute(&transaction) {
             Ok(_) => (),
             Err(TxError::NeedState(keys)) => return Err(BlockError::NeedState(keys)),
@@ -88,10 +90,18 @@ fn compare_bodies(block: &Block) -> Result<(), BlockError> {
     compare("ommers hash", &header.ommers_hash, &calculate_ommers_root(&body.ommers))
 }
 
-fn recover(index: usize, envelope: &TxEnvelope) -> Result<Transaction, BlockError> {
-    let sender = envelope
-        .recover_signer()
-        .map_err(|source| BlockError::Sender { index, source: Box::new(source) })?;
+fn recover(
+    spec: &ChainSpec,
+    number: u64,
+    index: usize,
+    envelope: &TxEnvelope,
+) -> Result<Transaction, BlockError> {
+    // EIP-2 came with Homestead.
+    let sender = match spec.is_homestead_active_at_block(number) {
+        true => envelope.recover_signer(),
+        false => envelope.recover_signer_unchecked(),
+    };
+    let sender = sender.map_err(|source| BlockError::Sender { index, source: Box::new(source) })?;
     Ok(Transaction::from_envelope(envelope.clone(), sender))
 }
 

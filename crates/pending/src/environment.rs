@@ -7,7 +7,7 @@
 
 use alloy_eips::eip4895;
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::B256;
+use alloy_primitives::{B256, U256};
 use preconf_chain::{ChainSpec, Header, HeaderError};
 use preconf_evm::NextBlock;
 use preconf_primitives::{Base, Opening, Withdrawal};
@@ -40,6 +40,7 @@ pub fn next_block(
         timestamp: *timestamp,
         fee_recipient: *fee_recipient,
         prev_randao: *prev_randao,
+        difficulty: U256::ZERO,
         gas_limit: *gas_limit,
         base_fee_per_gas: *base_fee_per_gas,
         extra_data: extra_data.clone(),

@@ -255,6 +255,8 @@ impl From<&NextBlock> for proto::Environment {
             timestamp,
             fee_recipient,
             prev_randao,
+            // Zero since the merge.
+            difficulty: _,
             gas_limit,
             base_fee_per_gas,
             extra_data,

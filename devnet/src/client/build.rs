@@ -187,6 +187,7 @@ impl ExecutionClient {
             timestamp,
             fee_recipient: attributes.suggested_fee_recipient,
             prev_randao: attributes.prev_randao,
+            difficulty: U256::ZERO,
             gas_limit: ChainSpec::next_gas_limit(parent.header().gas_limit, gas_target),
             base_fee_per_gas: self.spec.next_base_fee(parent.header()),
             extra_data,

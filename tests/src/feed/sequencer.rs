@@ -131,6 +131,7 @@ pub fn base_of(header: &Header) -> Base {
         timestamp,
         fee_recipient,
         prev_randao,
+        difficulty: _,
         gas_limit,
         base_fee_per_gas,
         extra_data,

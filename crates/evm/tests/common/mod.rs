@@ -139,6 +139,7 @@ impl World {
             timestamp,
             fee_recipient: FEE_RECIPIENT,
             prev_randao: B256::repeat_byte(0xaa),
+            difficulty: U256::ZERO,
             gas_limit: self.parent.gas_limit,
             base_fee_per_gas: self.spec.next_base_fee(&self.parent),
             extra_data: "a block".into(),

@@ -4,7 +4,7 @@
 //! from the attributes.
 
 use alloy_eips::eip4895;
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_rpc_types_engine::{PayloadAttributes, PayloadId};
 use preconf_assembly::BuildId;
 use preconf_chain::{ChainSpec, ProposerPublicKey};
@@ -72,6 +72,7 @@ pub(super) fn next_block(
         timestamp: attributes.timestamp,
         fee_recipient: attributes.suggested_fee_recipient,
         prev_randao: attributes.prev_randao,
+        difficulty: U256::ZERO,
         gas_limit: ChainSpec::next_gas_limit(parent.gas_limit, gas_target),
         base_fee_per_gas: spec.next_base_fee(parent),
         extra_data: Bytes::new(),

@@ -165,6 +165,7 @@ fn environment(number: u64, parent_hash: B256) -> NextBlock {
         timestamp: CANONICAL.timestamp + 2 * (number - CANONICAL.number),
         fee_recipient: Address::repeat_byte(0xfe),
         prev_randao: B256::repeat_byte(0xaa),
+        difficulty: U256::ZERO,
         gas_limit: 30_000_000,
         base_fee_per_gas: 7,
         extra_data: bytes!("c0ffee"),

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use alloy_eips::{eip4895::Withdrawal, eip7685::Requests};
-use alloy_primitives::{Address, B256, FixedBytes, address};
+use alloy_primitives::{Address, B256, FixedBytes, U256, address};
 use preconf_chain::{Block, Header, Receipt, Transaction, TxType};
 use preconf_evm::{NextBlock, Paused, Running, TxError};
 use preconf_state::{Diff, MemoryState, Overlay, StateReader};
@@ -187,6 +187,7 @@ fn next_block(choices: &mut Choices<'_>, world: &World, parent: &Header) -> Next
         timestamp,
         fee_recipient: choices.pick(&recipients),
         prev_randao: hash(choices),
+        difficulty: U256::ZERO,
         gas_limit: parent.gas_limit - 500 + choices.roll(1_001),
         base_fee_per_gas: world.spec.next_base_fee(parent),
         extra_data: vec![b'x'; choices.roll(33) as usize].into(),
