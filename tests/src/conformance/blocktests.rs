@@ -49,6 +49,9 @@ const STORAGE_COLLISIONS: [&str; 5] = [
     "dynamicAccountOverwriteEmpty_Paris",
 ];
 
+/// Why most tests are not run if networks are named.
+const NOT_ASKED_FOR: &str = "its network was not asked for";
+
 /// Runs ethereum/tests BlockchainTests.
 ///
 /// Valid blocks are imported in one go and as flashblocks, invalid ones must be refused for the
@@ -157,6 +160,9 @@ fn run_one(
     let network = match network_of(options, name, fixture) {
         Ok(network) => network,
         Err(reason) => {
+            if reason != NOT_ASKED_FOR {
+                output.line(format_args!("skipped {name}: {reason}"));
+            }
             let reason = format!("{}: {reason}", fixture.network);
             *all.skipped.entry(reason).or_default() += 1;
             return;
@@ -192,7 +198,7 @@ fn run_one(
 fn network_of(options: &Options, name: &str, fixture: &Fixture) -> Result<Network, &'static str> {
     let asked_for = options.network.contains(&fixture.network);
     if !asked_for && !options.network.is_empty() {
-        return Err("its network was not asked for");
+        return Err(NOT_ASKED_FOR);
     }
     let network = Network::named(&fixture.network).map_err(|none| match none {
         NoNetwork::Unknown => "the network is not known",
