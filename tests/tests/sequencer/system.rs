@@ -300,8 +300,21 @@ impl System {
         self.engine.new_payload_v4(payload, &blobs, root, &requests, DEADLINE).await.unwrap()
     }
 
+    /// Hands in a transaction, again as long as the builder asks for that: one that has just been
+    /// started does not know the head yet.
     pub(crate) async fn submit(&self, transaction: &Transaction) -> Result<B256, IngressError> {
-        self.ingress.submit(transaction.encoded().clone()).await
+        let until = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            match self.ingress.submit(transaction.encoded().clone()).await {
+                Err(IngressError::Refused(refusal))
+                    if refusal.detail.ends_with("send it again")
+                        && tokio::time::Instant::now() < until =>
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The next item of the feed, verified; flashblocks must follow each other.
