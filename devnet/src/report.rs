@@ -66,6 +66,8 @@ pub struct Survived {
     pub silent: u64,
     /// Transactions that were taken and had no receipt in time.
     pub lost: u64,
+    /// Blocks that were sealed and did not reach their proposer in time, who proposed another.
+    pub unused: u64,
     /// From whoever publishes being killed, stopped or held up to the next flashblock, in
     /// milliseconds.
     pub silence_ms: Percentiles,
@@ -181,6 +183,7 @@ pub fn objections(totals: &Totals, measured: &Measured, expected: Expected) -> V
     object(totals.invalid_signatures, "signatures were not good");
     object(totals.contradictions, "messages of the feed made no sense");
     object(totals.missealed, "blocks were sealed with another hash than they have");
+    object(totals.unused, "sealed blocks did not reach their proposer");
     object(totals.unsealed, "blocks of the builder were never sealed");
     object(measured.comparisons_failed, "comparisons of receipts did not hold");
     object(measured.unanswered, "transactions had no receipt in time");
@@ -282,12 +285,13 @@ mod tests {
     #[test]
     fn everything_that_goes_wrong_speaks_against_a_run() {
         let (good_totals, good_measured) = good();
-        let totals: [fn(&mut Totals); 9] = [
+        let totals: [fn(&mut Totals); 10] = [
             |totals| totals.retracted = 1,
             |totals| totals.gaps = 1,
             |totals| totals.invalid_signatures = 1,
             |totals| totals.contradictions = 1,
             |totals| totals.missealed = 1,
+            |totals| totals.unused = 1,
             |totals| totals.unsealed = 1,
             |totals| totals.flashblocks = 0,
             |totals| totals.flashblocks = 19,

@@ -283,6 +283,7 @@ impl Running {
                 causes.map(|(cause, count)| ((*cause).to_owned(), *count)).collect();
         });
         survived.lost = measured.unanswered;
+        survived.unused = totals.unused;
         survived.serves_ms = serves.percentiles();
         drop(observer);
         let stopped = devnet.stop().await;
@@ -359,11 +360,11 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         report.comparisons.failed,
     ));
     if let Some(survived) = &report.survived {
-        let Survived { missed_slots, lost_rounds, taken_back, silent, lost, .. } = survived;
+        let Survived { missed_slots, lost_rounds, taken_back, silent, lost, unused, .. } = survived;
         console.line(format_args!(
             "{missed_slots} slots missed, {lost_rounds} rounds lost on purpose; {} promises moved to \
              another block, taken back: {taken_back:?}, broken in silence: {silent}; {lost} transactions \
-             lost",
+             lost; {unused} sealed blocks came too late for their proposer",
             report.transactions.moved,
         ));
         for (what, percentiles) in [

@@ -109,8 +109,10 @@ pub struct Totals {
     pub invalid_signatures: u64,
     /// Messages without a meaning, out of order, or contradicting others.
     pub contradictions: u64,
-    /// Blocks that were sealed with another hash than they have.
+    /// Blocks of the builder that were sealed with another hash than they have.
     pub missealed: u64,
+    /// Sealed blocks that did not reach their proposer in time, who proposed another.
+    pub unused: u64,
     /// Blocks of the builder of which it never said how they ended.
     pub unsealed: u64,
     /// Blocks that an execution client built: the validators', or the builder's own.
@@ -339,9 +341,13 @@ impl Ledger {
     fn compare_end(&mut self, canonical: &CanonicalBlock, end: Option<SessionEnd>) {
         let (number, source) = (canonical.number, &canonical.source);
         match (source, end) {
-            (_, Some(SessionEnd::Sealed(hash))) if hash != canonical.hash => {
+            (Source::Builder, Some(SessionEnd::Sealed(hash))) if hash != canonical.hash => {
                 warn!(number, "the block is not the one that was sealed");
                 self.totals.missealed += 1;
+            }
+            (Source::Fallback(_), Some(SessionEnd::Sealed(hash))) if hash != canonical.hash => {
+                warn!(number, "the block that was sealed did not reach its proposer");
+                self.totals.unused += 1;
             }
             (Source::Builder, None) => {
                 warn!(number, "it was never said how the session of the builder's block ended");

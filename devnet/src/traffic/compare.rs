@@ -6,8 +6,10 @@ use preconf_chain::rpc::RpcReceipt;
 /// Why two receipts of one transaction are not the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Difference {
-    /// The canonical chain does not have the transaction.
-    #[error("{transaction} was preconfirmed in block {block} and is not in the canonical chain")]
+    /// The canonical chain does not have the transaction yet.
+    #[error(
+        "{transaction} was preconfirmed in block {block} and no canonical block up to it has it"
+    )]
     Absent {
         /// The transaction.
         transaction: B256,

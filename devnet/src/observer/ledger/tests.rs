@@ -291,6 +291,19 @@ fn a_block_with_another_hash_than_was_sealed_is_noticed() {
 }
 
 #[test]
+fn a_sealed_block_that_its_proposer_did_not_get_is_no_lie() {
+    let mut sequencer = Sequencer::new();
+    let mut ledger = sequencer.ledger();
+    ledger.read(sequencer.flashblock(1, 0, &[], true));
+    ledger.read(sequencer.sealed(1, block_hash(7)));
+
+    ledger.settle(&fallback(1, &[]));
+
+    let totals = ledger.totals();
+    assert_eq!((totals.missealed, totals.unused, totals.fallbacks), (0, 1, 1));
+}
+
+#[test]
 fn a_block_of_the_builder_that_was_never_sealed_is_noticed() {
     let mut sequencer = Sequencer::new();
     let mut ledger = sequencer.ledger();
