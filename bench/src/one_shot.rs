@@ -16,9 +16,9 @@ use alloy_evm::{
         receipt_builder::{ReceiptBuilder, ReceiptBuilderCtx},
     },
 };
-use preconf_chain::{Header, Transaction, TxEnvelope};
-use preconf_evm::NextBlock;
-use preconf_state::{Diff, MemoryState, Overlay, StateReader};
+use preconf_chain::{ChainSpec, Header, Transaction, TxEnvelope};
+use preconf_evm::{NextBlock, Paused};
+use preconf_state::{Diff, MemoryState, Overlay, StateCache, StateReader};
 use revm::{
     Database, DatabaseCommit,
     database::{CacheDB, EmptyDB},
@@ -104,6 +104,27 @@ impl<'a> OneShot<'a> {
         });
         Executed { execution, closing, receipts: result.receipts, db: evm.finish().0 }
     }
+}
+
+/// Executes the block at one go over an overlay of our own, on a cache that holds all of it.
+///
+/// The difference to what the consumer does is what the cuts cost.
+pub(crate) fn run_overlaid(
+    spec: &Arc<ChainSpec>,
+    block: NextBlock,
+    state: StateCache,
+    transactions: &[Transaction],
+) -> Result<(Duration, Paused<StateCache>), Wrong> {
+    let (execution, paused) = on_this_thread(|| {
+        let paused = Paused::begin(spec.clone(), block, Overlay::new(state))
+            .map_err(|error| Wrong(error.to_string()))?;
+        let mut running = paused.resume();
+        for transaction in transactions {
+            running.execute(transaction).map_err(|error| Wrong(error.to_string()))?;
+        }
+        Ok(running.pause())
+    });
+    Ok((execution, paused?))
 }
 
 /// Fails unless ours has the receipts of one-shot execution.

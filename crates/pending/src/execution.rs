@@ -172,8 +172,14 @@ impl Execution {
         };
         let cache = overlay.reader().clone();
         let transactions = first.transactions().map_or(&[][..], |transactions| transactions);
-        if let Some(keys) = self.foresee(&overlay, block.keys(spec), transactions) {
-            return Progressed::Need(cache, keys);
+        if !self.foreseen {
+            let mut missing = block.keys(spec);
+            missing.retain(|key| is_missing(&overlay, key));
+            let mut missing = self.foresee(&overlay, missing, transactions);
+            if !missing.is_empty() {
+                tidy(&mut missing);
+                return Progressed::Need(cache, missing);
+            }
         }
         match Paused::begin(spec.clone(), block, overlay) {
             Ok(paused) => {
@@ -198,18 +204,16 @@ impl Execution {
                 return Progressed::Idle;
             }
         };
-        let cache = paused.overlay().reader().clone();
-        if let Some(keys) = self.foresee(paused.overlay(), Vec::new(), &transactions) {
-            self.stage = Stage::Open(paused);
-            return Progressed::Need(cache, keys);
-        }
         let mut running = paused.resume();
         while let Some(transaction) = transactions.get(self.done) {
             match running.execute(transaction) {
                 Ok(_) => self.done += 1,
                 Err(TxError::NeedState(keys)) => {
                     let paused = running.pause();
-                    let keys = self.rehearse(&paused, &transactions[self.done + 1..], keys);
+                    let cache = paused.overlay().reader().clone();
+                    let left = &transactions[self.done..];
+                    let missing = self.foresee(paused.overlay(), keys, left);
+                    let keys = self.rehearse(&paused, &left[1..], missing);
                     self.stage = Stage::Open(Box::new(paused));
                     return Progressed::Need(cache, keys);
                 }
@@ -282,26 +286,25 @@ impl Execution {
         }
     }
 
-    /// What a flashblock will read for certain and is not in memory, once for each flashblock.
+    /// Adds to what is missing what these transactions will read for certain and is not in memory,
+    /// once for each flashblock. Nothing is looked up as long as nothing is missing.
     fn foresee(
         &mut self,
         state: &impl StateReader,
-        mut keys: Vec<Key>,
+        mut missing: Vec<Key>,
         transactions: &[Transaction],
-    ) -> Option<Vec<Key>> {
+    ) -> Vec<Key> {
         if std::mem::replace(&mut self.foreseen, true) {
-            return None;
+            return missing;
         }
-        keys.retain(|key| is_missing(state, key));
         for transaction in transactions {
             keys_of(transaction, |key| {
                 if is_missing(state, &key) {
-                    keys.push(key);
+                    missing.push(key);
                 }
             });
         }
-        tidy(&mut keys);
-        (!keys.is_empty()).then_some(keys)
+        missing
     }
 
     /// Executes the rest of a flashblock on a copy, only to learn what else is missing.
