@@ -1,12 +1,13 @@
 //! What the consumer makes of a block in flashblocks, beside executing it at one go.
 //!
-//! Ours, for each flashblock: from the decoded message to the published update, through the
-//! receiving machine. State is in memory. What comes before (checking the seal, recovering senders)
-//! and after (folding the update into a snapshot, closing the block) is measured apart, each beside
-//! its own limit where it has one.
+//! Ours, for each flashblock: from the decoded message through the receiving machine to the update
+//! that it publishes, and from that to the snapshot that a reader has. State is in memory. What comes
+//! before (checking the seal, recovering senders) and after (closing the block) is measured apart,
+//! each beside its own limit where it has one.
 //!
-//! The limit executes the same transactions over revm's `CacheDB`, and over revm's `State`, which
-//! like ours keeps what changed.
+//! The limits execute the same transactions at one go: over revm's `CacheDB`, which keeps the last
+//! values and nothing else; over an overlay like ours, so that the difference is what the cuts cost;
+//! and over revm's `State` with its bundle.
 
 use std::{
     sync::Arc,
@@ -124,21 +125,20 @@ fn measure_block(count: usize, rounds: Rounds) -> Result<Vec<Row>, Wrong> {
 fn rows(count: usize, ours: &[Consumed], limits: &[Limit]) -> Vec<Row> {
     let sum = |field: fn(&Consumed) -> &Vec<Duration>| each(ours, |run| field(run).iter().sum());
     let row = |name: &str, ours: &[Duration]| Row::time(format!("{count} {name}"), ours);
-    let executing = sum(|run| &run.executing);
+    let pending = each(ours, |run| run.pending().sum());
     let all = each(ours, |run| {
-        run.verifying.iter().chain(&run.decoding).chain(&run.executing).sum::<Duration>()
+        run.verifying.iter().chain(&run.decoding).copied().chain(run.pending()).sum()
     });
     let limit = |field: fn(&Limit) -> Duration| each(limits, field);
     let (first, last) = deciles(ours);
     vec![
-        row("decoded to published, beside CacheDB", &executing)
+        row("decoded to snapshot, beside CacheDB", &pending)
             .beside(1, &limit(|limit| limit.cache_db))
             .goal(Goal::AtMost(1.5)),
-        row("the same, beside an overlay of our own", &executing)
+        row("the same, beside an overlay of our own", &pending)
             .beside(1, &limit(|limit| limit.overlaid))
             .goal(Goal::AtMost(1.5)),
-        row("the same, beside State with bundle", &executing)
-            .beside(1, &limit(|limit| limit.state)),
+        row("the same, beside State with bundle", &pending).beside(1, &limit(|limit| limit.state)),
         row("a flashblock of the last tenth, beside the first", &last)
             .beside(1, &first)
             .goal(Goal::AtMost(1.2)),
@@ -149,7 +149,7 @@ fn rows(count: usize, ours: &[Consumed], limits: &[Limit]) -> Vec<Row> {
             .beside(1, &limit(|limit| limit.verifying)),
         row("all of it, beside the sum of the limits", &all)
             .beside(1, &limit(|limit| limit.cache_db + limit.verifying + limit.recovering)),
-        row("fold updates into snapshots (reader)", &sum(|run| &run.folding)),
+        row("of it, folding updates into snapshots", &sum(|run| &run.folding)),
         row("close the block, roots included", &each(ours, |run| run.closing))
             .beside(1, &limit(|limit| limit.closing)),
     ]
@@ -159,9 +159,17 @@ fn rows(count: usize, ours: &[Consumed], limits: &[Limit]) -> Vec<Row> {
 /// out: it also opens the block.
 fn deciles(ours: &[Consumed]) -> (Vec<Duration>, Vec<Duration>) {
     let tenth = |run: &Consumed| run.executing.len() / 10;
-    let first = each(ours, |run| median(&run.executing[1..=tenth(run)]));
-    let last = each(ours, |run| median(&run.executing[run.executing.len() - tenth(run)..]));
+    let pending = |run: &Consumed| run.pending().collect::<Vec<_>>();
+    let first = each(ours, |run| median(&pending(run)[1..=tenth(run)]));
+    let last = each(ours, |run| median(&pending(run)[run.executing.len() - tenth(run)..]));
     (first, last)
+}
+
+impl Consumed {
+    /// What each flashblock takes from being decoded to being in a reader's snapshot.
+    fn pending(&self) -> impl Iterator<Item = Duration> {
+        self.executing.iter().zip(&self.folding).map(|(executing, folding)| *executing + *folding)
+    }
 }
 
 impl Block {

@@ -1,7 +1,10 @@
 //! Decoding transactions with their senders, as the consumer does ahead of execution, beside
 //! nothing but secp256k1's recovery of the same public keys on all cores.
 
-use std::thread;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use alloy_primitives::{Address, Bytes, keccak256};
 use preconf_chain::{Transaction, TxEnvelope};
@@ -76,21 +79,29 @@ impl RawRecovery {
     }
 }
 
-/// Recovers senders on all cores, each with an equal share.
+/// Recovers senders on all cores, a few at a time, so that none waits for another.
 pub(crate) fn recover_raw(raw: &[RawRecovery]) -> Vec<Address> {
+    const SHARE: usize = 16;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let recover =
-        |share: &[RawRecovery]| share.iter().map(RawRecovery::recover).collect::<Vec<_>>();
-    let mut shares = raw.chunks(raw.len().div_ceil(cores).max(1));
-    let first = shares.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others: Vec<_> = shares.map(|share| scope.spawn(move || recover(share))).collect();
-        let mut senders = recover(first);
-        for other in others {
-            senders.extend(other.join().expect("recovery does not panic"));
+    let next = AtomicUsize::new(0);
+    let recover = || {
+        let mut shares = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(share) = raw.chunks(SHARE).nth(at) else { return shares };
+            shares.push((at, share.iter().map(RawRecovery::recover).collect::<Vec<_>>()));
         }
-        senders
-    })
+    };
+    let mut shares = thread::scope(|scope| {
+        let others: Vec<_> = (1..cores).map(|_| scope.spawn(recover)).collect();
+        let mut shares = recover();
+        for other in others {
+            shares.extend(other.join().expect("recovery does not panic"));
+        }
+        shares
+    });
+    shares.sort_unstable_by_key(|(at, _)| *at);
+    shares.into_iter().flat_map(|(_, senders)| senders).collect()
 }
 
 fn decode(encoded: &[Bytes], batch: usize) -> Result<Vec<Address>, Wrong> {

@@ -4,13 +4,19 @@
 //! only what is new in full. A [`SnapshotStore`] on the other side folds updates into
 //! [`Snapshot`]s. Every answer a reader gives is computed from exactly one of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod index;
+mod store;
 
-use alloy_primitives::{B256, map::B256Map};
+use std::sync::Arc;
+
+use alloy_primitives::B256;
 use preconf_chain::{Receipt, Transaction};
 use preconf_evm::NextBlock;
 use preconf_primitives::{Position, Retraction, Seq, Traceparent};
 use preconf_state::Diff;
+
+use self::index::Index;
+pub use self::store::{BadUpdate, SnapshotStore};
 
 /// The canonical block that a pending chain builds upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +114,7 @@ pub struct PendingBlock {
     pub flashblocks: Vec<Arc<ExecutedFlashblock>>,
     /// How many transactions it has.
     pub transaction_count: usize,
+    index: Index,
 }
 
 /// Where a transaction of a snapshot is.
@@ -130,106 +137,6 @@ pub struct Snapshot {
     pub canonical: Canonical,
     /// The pending blocks, lowest first.
     pub blocks: Vec<PendingBlock>,
-    by_hash: B256Map<Location>,
-}
-
-/// An update that does not fit to those before it: the sender's mistake.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadUpdate {
-    /// A block names a flashblock that no update carried.
-    #[error("flashblock {0} was never received")]
-    Unknown(Position),
-    /// A block has no flashblocks, or its first has no environment.
-    #[error("the block of session {0} has no environment")]
-    NoEnvironment(Seq),
-    /// The numbers of the chain do not follow each other.
-    #[error("block {number} does not follow block {parent}")]
-    NotAChain {
-        /// The block.
-        number: u64,
-        /// The block before it.
-        parent: u64,
-    },
-}
-
-/// Folds updates into snapshots. Holds what the newest one names and nothing else.
-#[derive(Debug, Default)]
-pub struct SnapshotStore {
-    flashblocks: BTreeMap<Position, Arc<ExecutedFlashblock>>,
-}
-
-impl SnapshotStore {
-    /// A store that has seen no update.
-    pub const fn new() -> Self {
-        Self { flashblocks: BTreeMap::new() }
-    }
-
-    /// The snapshot that an update describes.
-    ///
-    /// # Errors
-    /// If it names what was never received or is not a chain. Nothing is lost by that: the sender's
-    /// next subscription starts from nothing.
-    pub fn apply(&mut self, update: &Update) -> Result<Snapshot, BadUpdate> {
-        for executed in &update.executed {
-            self.flashblocks.insert(executed.position, executed.clone());
-        }
-        let mut parent = update.canonical.number;
-        let mut blocks = Vec::with_capacity(update.chain.len());
-        for reference in &update.chain {
-            if parent.checked_add(1) != Some(reference.number) {
-                return Err(BadUpdate::NotAChain { number: reference.number, parent });
-            }
-            parent = reference.number;
-            blocks.push(self.block(reference)?);
-        }
-        self.forget_others(&update.chain);
-        let by_hash = locations(&blocks);
-        Ok(Snapshot { id: update.snapshot_id, canonical: update.canonical, blocks, by_hash })
-    }
-
-    fn block(&self, reference: &BlockReference) -> Result<PendingBlock, BadUpdate> {
-        let mut flashblocks = Vec::new();
-        for index in 0..reference.flashblocks {
-            let position = Position::new(reference.seq, index);
-            let executed = self.flashblocks.get(&position);
-            flashblocks.push(executed.ok_or(BadUpdate::Unknown(position))?.clone());
-        }
-        let environment = flashblocks.first().and_then(|first| first.environment.clone());
-        let environment = environment.ok_or(BadUpdate::NoEnvironment(reference.seq))?;
-        let transaction_count =
-            flashblocks.iter().map(|flashblock| flashblock.transactions.len()).sum();
-        let environment = Arc::new(*environment);
-        Ok(PendingBlock {
-            reference: reference.clone(),
-            environment,
-            flashblocks,
-            transaction_count,
-        })
-    }
-
-    fn forget_others(&mut self, chain: &[BlockReference]) {
-        self.flashblocks.retain(|position, _| {
-            chain
-                .iter()
-                .any(|block| block.seq == position.seq && position.index < block.flashblocks)
-        });
-    }
-}
-
-fn locations(blocks: &[PendingBlock]) -> B256Map<Location> {
-    let transactions = blocks.iter().map(|block| block.transaction_count).sum();
-    let mut by_hash = B256Map::with_capacity_and_hasher(transactions, Default::default());
-    for (block, pending) in blocks.iter().enumerate() {
-        let mut index = 0;
-        for (flashblock, executed) in pending.flashblocks.iter().enumerate() {
-            for (offset, transaction) in executed.transactions.iter().enumerate() {
-                let location = Location { block, index, flashblock, offset };
-                by_hash.insert(*transaction.transaction.hash(), location);
-                index += 1;
-            }
-        }
-    }
-    by_hash
 }
 
 impl PendingBlock {
@@ -278,7 +185,11 @@ impl Snapshot {
 
     /// Where a transaction is.
     pub fn locate(&self, hash: &B256) -> Option<Location> {
-        self.by_hash.get(hash).copied()
+        let mut blocks = self.blocks.iter().enumerate();
+        let (block, place) =
+            blocks.find_map(|(block, pending)| Some((block, pending.index.find(hash)?)))?;
+        let index::Place { index, flashblock, offset } = place;
+        Some(Location { block, index, flashblock, offset })
     }
 
     /// The block and the transaction at a location of this snapshot.
@@ -321,7 +232,7 @@ mod tests {
         ExecutedTransaction { transaction, receipt }
     }
 
-    fn executed(position: &str, transactions: &[usize]) -> Arc<ExecutedFlashblock> {
+    pub(super) fn executed(position: &str, transactions: &[usize]) -> Arc<ExecutedFlashblock> {
         let position = Position::from_str(position).unwrap();
         Arc::new(ExecutedFlashblock {
             position,
