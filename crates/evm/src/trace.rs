@@ -2,8 +2,9 @@
 //! `debug_traceCall`.
 //!
 //! A block is executed again by the same executor, only that somebody watches, so what is shown is
-//! what happened. Offered are the struct logger, `callTracer`, `prestateTracer`, `4byteTracer` and
-//! `noopTracer`; any other is refused by its name. An answer, however many transactions it is about,
+//! what happened. Offered are the struct logger, `callTracer`, `flatCallTracer`, `prestateTracer`,
+//! `4byteTracer`, `noopTracer` and, for several of them at once, `muxTracer`; any other is refused by
+//! its name. An answer, however many transactions it is about,
 //! has at most [`MAX_STEPS`] steps and [`MAX_RECORDED_BYTES`]; one that would be larger stops and is
 //! refused.
 

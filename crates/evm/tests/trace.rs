@@ -123,10 +123,45 @@ fn the_tracers_that_are_offered_show_calls_and_selectors() {
 }
 
 #[test]
+fn flat_calls_name_their_place_in_the_chain() {
+    let world = World::new();
+    let sent = transactions(&[store(1, 2), (FACTORY, common::EPHEMERAL.to_vec())]);
+    let calls = trace(&world, &sent, 1, json!({ "tracer": "flatCallTracer" }));
+    let calls = calls.as_array().unwrap();
+    let places: Vec<_> = calls.iter().map(|call| (&call["type"], &call["traceAddress"])).collect();
+    // What it creates, calls, and thereby destroys.
+    let expected = [
+        (json!("call"), json!([])),
+        (json!("create"), json!([0])),
+        (json!("call"), json!([1])),
+        (json!("suicide"), json!([1, 0])),
+    ];
+    assert_eq!(places, expected.each_ref().map(|(kind, place)| (kind, place)));
+    for call in calls {
+        assert_eq!(call["transactionPosition"], json!(1));
+        assert_eq!(call["transactionHash"], json!(sent[1].hash()));
+        assert_eq!(call["blockNumber"], json!(block(&world, &sent).environment.number));
+    }
+}
+
+#[test]
+fn several_tracers_show_what_each_alone_would() {
+    let world = World::new();
+    let sent = transactions(&[store(1, 2)]);
+    let both = json!({ "callTracer": { "withLog": true }, "4byteTracer": null });
+    let both = json!({ "tracer": "muxTracer", "tracerConfig": both });
+    let both = trace(&world, &sent, 0, both);
+    let calls = json!({ "tracer": "callTracer", "tracerConfig": { "withLog": true } });
+    assert_eq!(both["callTracer"], trace(&world, &sent, 0, calls));
+    let selectors = json!({ "tracer": "4byteTracer" });
+    assert_eq!(both["4byteTracer"], trace(&world, &sent, 0, selectors));
+}
+
+#[test]
 fn a_tracer_that_is_not_offered_is_refused_by_its_name() {
     let world = World::new();
     let sent = transactions(&[store(7, 1)]);
-    for name in ["muxTracer", "{ step: function() {} }"] {
+    for name in ["erc7562Tracer", "{ step: function() {} }"] {
         let refused = trace_block(block(&world, &sent), &options(json!({ "tracer": name })));
         let Err(TraceError::UnknownTracer(refused)) = refused else { panic!("it is refused") };
         assert_eq!(refused, name);

@@ -132,6 +132,7 @@ impl ExecutionClient {
         if !self.spec.is_paris_active_at_block(head_number + 1) {
             return refuse("the next block is from before the merge".to_owned());
         }
+        self.spec.check_building(timestamp).map_err(ClientError::Building)?;
         let id = self.payloads.lock().want(head, attributes);
         Ok(answer.with_payload_id(id))
     }

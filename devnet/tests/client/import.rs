@@ -173,6 +173,9 @@ async fn a_block_that_is_traced_uses_the_gas_that_it_used() {
         let receipts: Vec<Value> = ask(&rpc, "eth_getBlockReceipts", [number]).await;
         let traces: Vec<Value> = ask(&rpc, "debug_traceBlockByNumber", [number]).await;
         assert_eq!(traces.len(), receipts.len());
+        let encoded: Bytes = ask(&rpc, "debug_getRawBlock", [number]).await;
+        let again: Vec<Value> = ask(&rpc, "debug_traceBlock", [encoded]).await;
+        assert_eq!(again, traces);
         for (trace, receipt) in traces.iter().zip(&receipts) {
             let gas: U64 = serde_json::from_value(receipt["gasUsed"].clone()).unwrap();
             assert_eq!(trace["result"]["gas"], json!(gas.to::<u64>()));

@@ -96,6 +96,8 @@ pub fn run(options: &Options, output: &mut Output) -> Result<Replayed, Failure> 
             Err(refused) => {
                 all.mismatches += 1;
                 output.line(format_args!("block {number}: {}", Chain(&refused)));
+                let left = blocks.len() as u64 - all.mined - all.blocks;
+                output.line(format_args!("stopped there: {left} blocks are not replayed"));
                 break;
             }
         };

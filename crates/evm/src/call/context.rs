@@ -40,7 +40,7 @@ impl BlockContext {
     pub fn override_block(&mut self, wanted: &BlockOverrides) -> Result<(), CallError> {
         let BlockOverrides {
             number,
-            difficulty: _, // Means nothing since the merge.
+            difficulty,
             time,
             gas_limit,
             coinbase,
@@ -66,6 +66,8 @@ impl BlockContext {
         header.gas_limit = gas_limit.unwrap_or(header.gas_limit);
         header.beneficiary = coinbase.unwrap_or(header.beneficiary);
         header.mix_hash = random.unwrap_or(header.mix_hash);
+        // Since the merge nobody sees it.
+        header.difficulty = difficulty.unwrap_or(header.difficulty);
         if let Some(fee) = base_fee {
             header.base_fee_per_gas = Some(small("baseFeePerGas", *fee)?);
         }

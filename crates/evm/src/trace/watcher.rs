@@ -20,7 +20,7 @@ use revm::{
         interpreter_types::{InputsTr, Jumps, ReturnData},
     },
 };
-use revm_inspectors::tracing::{DebugInspector, TracingInspector};
+use revm_inspectors::tracing::DebugInspector;
 
 use super::TraceError;
 
@@ -58,8 +58,10 @@ impl Watcher {
             None
             | Some(GethDebugTracerType::BuiltInTracer(
                 Offered::CallTracer
+                | Offered::FlatCallTracer
                 | Offered::PreStateTracer
                 | Offered::FourByteTracer
+                | Offered::MuxTracer
                 | Offered::NoopTracer,
             )) => (),
             Some(other) if other.as_str().is_empty() => (),
@@ -94,7 +96,7 @@ impl Watcher {
 
     /// Counts bytes of a call, for the tracers that show calls.
     fn count_call(&mut self, bytes: usize) {
-        if self.recorder().is_some() {
+        if self.keeps_calls() {
             self.count(bytes);
         }
     }
@@ -128,18 +130,18 @@ impl Watcher {
         &mut self.tracer
     }
 
-    /// What records, for the tracers that do.
-    fn recorder(&self) -> Option<&TracingInspector> {
+    /// Whether it keeps the calls that it sees.
+    const fn keeps_calls(&self) -> bool {
         match &self.tracer {
-            DebugInspector::Default(recorder, _)
-            | DebugInspector::CallTracer(recorder, _)
-            | DebugInspector::PreStateTracer(recorder, _)
-            | DebugInspector::FlatCallTracer(recorder)
-            | DebugInspector::Erc7562Tracer(recorder, _) => Some(recorder),
+            DebugInspector::Default(..)
+            | DebugInspector::CallTracer(..)
+            | DebugInspector::PreStateTracer(..)
+            | DebugInspector::FlatCallTracer(_)
+            | DebugInspector::Erc7562Tracer(..)
+            | DebugInspector::Mux(..) => true,
             DebugInspector::FourByte(_)
             | DebugInspector::Noop(_)
-            | DebugInspector::StateGasTracer(_)
-            | DebugInspector::Mux(..) => None,
+            | DebugInspector::StateGasTracer(_) => false,
         }
     }
 }
