@@ -10,12 +10,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 
-use crate::{ConfigError, Endpoint, Security, endpoint::HostPort, grpc, stream::Stream};
+use crate::{ConfigError, Endpoint, Security, endpoint::HostPort, grpc, stream::Stream, tls::Tls};
 
 /// How long a connection may take, certificates included.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ fn transport_endpoint(origin: &Uri) -> tonic::transport::Endpoint {
 enum Target {
     Unix(Arc<PathBuf>),
     Plaintext(Arc<HostPort>),
-    Tls { at: Arc<HostPort>, name: ServerName<'static>, config: Arc<ClientConfig> },
+    Tls { at: Arc<HostPort>, name: ServerName<'static>, tls: Arc<Tls> },
 }
 
 fn target(endpoint: &Endpoint, security: &Security) -> Result<(Target, Uri), ConfigError> {
@@ -81,8 +81,7 @@ fn target(endpoint: &Endpoint, security: &Security) -> Result<(Target, Uri), Con
                 ConfigError::flag(endpoint, "has a host that no certificate can name")
                     .because(error)
             })?;
-            let config = Arc::clone(&tls.client);
-            let target = Target::Tls { at: Arc::new(at.clone()), name, config };
+            let target = Target::Tls { at: Arc::new(at.clone()), name, tls: Arc::clone(tls) };
             Ok((target, origin(&endpoint.to_string())?))
         }
     }
@@ -93,9 +92,9 @@ impl Target {
         match self {
             Self::Unix(path) => UnixStream::connect(path.as_path()).await.map(Stream::Unix),
             Self::Plaintext(at) => tcp(&at).await.map(Stream::Tcp),
-            Self::Tls { at, name, config } => {
+            Self::Tls { at, name, tls } => {
                 let stream = tcp(&at).await?;
-                let stream = TlsConnector::from(config).connect(name, stream).await?;
+                let stream = TlsConnector::from(tls.client()).connect(name, stream).await?;
                 Ok(Stream::Tls(Box::new(stream.into())))
             }
         }

@@ -5,21 +5,31 @@
 //! [`Context::finish`].
 
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     io::{self, Write},
     time::Duration,
 };
 
-use preconf_telemetry::Registry;
-use tokio::time::{Instant, timeout_at};
+use preconf_telemetry::{
+    Registry,
+    metrics::{Counter, Described, Family},
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, interval, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    Endpoint, Exit, Health, Listener, Security, Tasks,
+    Chain, Endpoint, Exit, Health, Listener, Security, Tasks,
     listener::{BindError, ConnectionMetrics},
 };
+
+/// How often the files of certificates are looked at.
+const RELOAD: Duration = Duration::from_secs(10);
 
 /// The wish that the process ends. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +75,7 @@ pub struct Context {
     /// The tasks of the service.
     pub tasks: Tasks,
     connections: ConnectionMetrics,
+    certificates: Family<Counter, 1>,
     announces: bool,
 }
 
@@ -75,6 +86,11 @@ impl Context {
         let shutdown = Shutdown::new();
         Self {
             connections: ConnectionMetrics::new(&registry),
+            certificates: registry.counters(
+                "certificates_reloaded",
+                "Renewed certificates of links that were taken over, or could not be",
+                ["outcome"],
+            ),
             tasks: Tasks::new(shutdown.clone()),
             health: Health::new(),
             shutdown,
@@ -106,6 +122,25 @@ impl Context {
         let listener = Listener::bind(name, endpoint, security, self.connections.clone()).await?;
         self.announce(name, listener.local());
         Ok(listener)
+    }
+
+    /// Takes over the certificates of links when their files change: looks at once, and then every
+    /// [`RELOAD`]. Files that cannot be used are logged and counted, and what was used is used on.
+    pub fn follow_certificates(&self, security: &Security) {
+        if security.tls().is_none() {
+            return;
+        }
+        let (security, reloaded) = (security.clone(), self.certificates.clone());
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn("certificates", async move {
+            let mut ticks = interval(RELOAD);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => reload(&security, &reloaded).await,
+                    () = shutdown.cancelled() => return Ok::<_, Infallible>(()),
+                }
+            }
+        });
     }
 
     /// Says where a listener is, in the log and, in a process, as a line `listening NAME ADDRESS`
@@ -165,5 +200,31 @@ impl Context {
                 late
             }
         }
+    }
+}
+
+/// What a process called `service` counts whose service registers with `register`: for
+/// documentation.
+#[must_use]
+pub fn describe_metrics(service: &str, register: impl FnOnce(&Registry)) -> Vec<Described> {
+    let context = Context::new(service);
+    register(&context.registry);
+    context.registry.described()
+}
+
+async fn reload(security: &Security, reloaded: &Family<Counter, 1>) {
+    let security = security.clone();
+    match spawn_blocking(move || security.reload()).await {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => {
+            info!("the certificate of links was renewed");
+            reloaded.get(["ok"]).inc();
+        }
+        Ok(Err(error)) => {
+            error!(error = %Chain(&error), "the certificate of links was not renewed");
+            reloaded.get(["failed"]).inc();
+        }
+        // The runtime ends.
+        Err(_) => {}
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are read once, at start.
+//! Files that are read at start.
 //!
 //! Decides what is refused: a file that is too large, a text that is not UTF-8, a secret that other
 //! users of the machine can read. Every refusal names the file and, where it can be repaired by the

@@ -21,6 +21,7 @@ use futures_util::{
 };
 use preconf_telemetry::LogLimit;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -168,9 +169,10 @@ async fn pass(gate: Gate, stream: Accepted) -> Result<(Stream, Peer), Refusal> {
             stream.set_nodelay(true).map_err(Refusal::Credentials)?;
             Ok((Stream::Tcp(stream), Peer::Plaintext(address)))
         }
-        (Gate::Tls(acceptor), Accepted::Tcp(stream)) => {
+        (Gate::Tls(tls), Accepted::Tcp(stream)) => {
             stream.set_nodelay(true).map_err(Refusal::Credentials)?;
-            let stream = acceptor.accept(stream).await.map_err(Refusal::Handshake)?;
+            let stream =
+                TlsAcceptor::from(tls.server()).accept(stream).await.map_err(Refusal::Handshake)?;
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = certificate.expect("the verifier refuses a peer without one");
             let peer = Peer::from_certificate(certificate).map_err(Refusal::Certificate)?;

@@ -20,9 +20,8 @@ use preconf_telemetry::{
     metrics::{Counter, Family, Gauge},
 };
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, lookup_host};
-use tokio_rustls::TlsAcceptor;
 
-use crate::{ConfigError, Endpoint, Security, endpoint::HostPort};
+use crate::{ConfigError, Endpoint, Security, endpoint::HostPort, tls::Tls};
 
 /// How long a live socket may take to answer the question whether it is alive.
 const PROBE: Duration = Duration::from_secs(1);
@@ -87,7 +86,7 @@ pub(crate) enum Accepted {
 pub(crate) enum Gate {
     Unix { ours: u32, allowed: Arc<[u32]> },
     Plaintext,
-    Tls(TlsAcceptor),
+    Tls(Arc<Tls>),
 }
 
 impl std::fmt::Debug for Gate {
@@ -159,7 +158,7 @@ impl Listener {
             }
             Endpoint::Tls(at) => {
                 let tls = security.tls().expect("`check` refuses TLS without certificates");
-                let gate = Gate::Tls(TlsAcceptor::from(Arc::clone(&tls.server)));
+                let gate = Gate::Tls(Arc::clone(tls));
                 let (listener, local) = bind_tcp(endpoint, at, security).await?;
                 (Endpoint::Tls(local), Socket::Tcp(listener), gate)
             }

@@ -138,6 +138,10 @@ fn refuse(error: TelemetryError) -> Exit {
         TelemetryError::Exporter(_) => {
             ConfigError::flag("OTEL_EXPORTER_OTLP_*", "cannot be used").because(error).into()
         }
+        TelemetryError::Protocol(protocol) => {
+            let reason = format!("is {protocol}: only grpc is spoken");
+            ConfigError::flag("OTEL_EXPORTER_OTLP_PROTOCOL", reason).into()
+        }
         TelemetryError::Install(_) => error.into(),
     }
 }

@@ -4,29 +4,16 @@
 //! or mutual TLS: both sides show a certificate of the same authority. Plaintext stays on loopback
 //! unless the operator insists with `--insecure-plaintext`.
 //!
-//! The files are read once, at start; a replaced certificate is used after a restart. Sessions are
-//! never resumed, so each connection proves its certificate anew.
+//! The files are read at start, and again as long as the process runs
+//! ([`Context::follow_certificates`](crate::Context::follow_certificates)): connections that are made
+//! after a renewal use what was renewed, on either side.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use crate::{
+    ConfigError, Endpoint,
+    tls::{Files, Tls},
 };
-
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    client::Resumption,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
-    version::TLS13,
-};
-
-use crate::{ConfigError, Endpoint, read_secret, read_text};
-
-/// The largest certificate file that is read.
-const MAX_PEM_BYTES: usize = 1024 * 1024;
-const HTTP2: &[u8] = b"h2";
 
 /// Flags for links between our processes, shared by every service.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -64,15 +51,9 @@ pub struct SecurityArgs {
 /// The default has no certificates: Unix sockets of our own user, and plaintext on loopback.
 #[derive(Clone, Default)]
 pub struct Security {
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     insecure_plaintext: bool,
     allow_uids: Arc<[u32]>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Tls {
-    pub(crate) server: Arc<ServerConfig>,
-    pub(crate) client: Arc<ClientConfig>,
 }
 
 impl Security {
@@ -83,7 +64,10 @@ impl Security {
     /// If one of them is missing or malformed, or if key and certificate do not belong together.
     pub fn load(args: &SecurityArgs) -> Result<Self, ConfigError> {
         let tls = match (&args.tls_cert, &args.tls_key, &args.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => Some(Tls::load(cert, key, ca)?),
+            (Some(cert), Some(key), Some(ca)) => {
+                let (cert, key, ca) = (cert.clone(), key.clone(), ca.clone());
+                Some(Arc::new(Tls::load(Files { cert, key, ca })?))
+            }
             (None, None, None) => None,
             _ => {
                 return Err(ConfigError::flag(
@@ -97,6 +81,16 @@ impl Security {
             insecure_plaintext: args.insecure_plaintext,
             allow_uids: args.allow_uids.clone().into(),
         })
+    }
+
+    /// Reads the files again, and uses what they hold from here on. `false` if they hold what they
+    /// held. Clones share what is used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Security::load`]. What was used before is used on.
+    pub fn reload(&self) -> Result<bool, ConfigError> {
+        self.tls.as_ref().map_or(Ok(false), |tls| tls.reload())
     }
 
     /// Whether `endpoint` may be used. Binding and connecting ask this too; a service that asks
@@ -123,7 +117,7 @@ impl Security {
         Self { insecure_plaintext: true, ..Self::default() }
     }
 
-    pub(crate) fn tls(&self) -> Option<&Tls> {
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
     }
 
@@ -144,57 +138,6 @@ impl fmt::Debug for Security {
             .field("allow_uids", &self.allow_uids)
             .finish()
     }
-}
-
-impl Tls {
-    fn load(cert: &Path, key: &Path, ca: &Path) -> Result<Self, ConfigError> {
-        let refuse = |path: &Path, reason: &'static str| {
-            let refusal = ConfigError::file(path, reason);
-            move |error: rustls::Error| refusal.because(error)
-        };
-        let chain = certificates(cert)?;
-        let mut roots = RootCertStore::empty();
-        for authority in certificates(ca)? {
-            roots.add(authority).map_err(refuse(ca, "holds an unusable certificate"))?;
-        }
-        let roots = Arc::new(roots);
-        let private = PrivateKeyDer::from_pem_slice(read_secret(key)?.expose().as_bytes())
-            .map_err(|error| ConfigError::file(key, "holds no PEM private key").because(error))?;
-
-        let provider = Arc::new(ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| ConfigError::file(ca, "is no authority").because(error))?;
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(refuse(cert, "cannot be used with TLS 1.3"))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), private.clone_key())
-            .map_err(refuse(cert, "does not go with the private key"))?;
-        server.alpn_protocols = vec![HTTP2.to_vec()];
-        server.send_tls13_tickets = 0;
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(refuse(cert, "cannot be used with TLS 1.3"))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, private)
-            .map_err(refuse(cert, "does not go with the private key"))?;
-        client.alpn_protocols = vec![HTTP2.to_vec()];
-        client.resumption = Resumption::disabled();
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let pem = read_text(path, MAX_PEM_BYTES)?;
-    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| ConfigError::file(path, "holds malformed PEM").because(error))?;
-    if certificates.is_empty() {
-        return Err(ConfigError::file(path, "holds no PEM certificate"));
-    }
-    Ok(certificates)
 }
 
 #[cfg(test)]

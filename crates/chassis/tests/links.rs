@@ -233,6 +233,45 @@ async fn a_key_that_does_not_belong_to_the_certificate_is_named() {
     assert!(refused.ends_with("signer.pem: does not go with the private key"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_renewed_certificate_is_used_without_a_restart() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (signer, builder) = (old.issue("signer"), old.issue("builder"));
+    let server = Server::start(&tls(), &signer, &[]).await;
+    let before = channel(&server.endpoint, &builder).unwrap();
+    check(before.clone()).await.unwrap();
+
+    for name in ["signer", "builder"] {
+        new.issue(name);
+        old.take_over(name, &new);
+    }
+    server.context.follow_certificates(&signer);
+    server.until_counted("certificates_reloaded_total{outcome=\"ok\"} 1").await;
+
+    server.call(&new.issue("gateway")).await.unwrap();
+    check(before).await.expect("a connection that was made stays");
+    server.call(&builder).await.expect_err("the client still shows the old one");
+    assert!(builder.reload().unwrap());
+    server.call(&builder).await.unwrap();
+    assert!(!builder.reload().unwrap(), "nothing has changed since");
+    server.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_that_cannot_be_used_leaves_the_old_certificate_in_use() {
+    let authority = Authority::new();
+    let signer = authority.issue("signer");
+    let server = Server::start(&tls(), &signer, &[]).await;
+    let key = authority.directory.path().join("signer.key");
+    write_secret(&key, &KeyPair::generate().unwrap().serialize_pem());
+
+    server.context.follow_certificates(&signer);
+
+    server.until_counted("certificates_reloaded_total{outcome=\"failed\"} 1").await;
+    server.call(&authority.issue("builder")).await.unwrap();
+    server.finish().await.unwrap();
+}
+
 fn loopback() -> Endpoint {
     "http://127.0.0.1:0".parse().unwrap()
 }
@@ -291,15 +330,18 @@ impl Server {
     }
 
     async fn until_refused(&self, reason: &str) {
-        let line = format!(
-            "preconf_test_connections_refused_total{{listener=\"test\",reason=\"{reason}\"}} 1"
-        );
-        let refused = async {
+        let labels = format!("listener=\"test\",reason=\"{reason}\"");
+        self.until_counted(&format!("connections_refused_total{{{labels}}} 1")).await;
+    }
+
+    async fn until_counted(&self, line: &str) {
+        let line = format!("preconf_test_{line}");
+        let counted = async {
             while !self.context.registry.encode().contains(&line) {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(DEADLINE, refused).await.expect("the refusal is counted");
+        timeout(DEADLINE, counted).await.expect("it is counted");
     }
 
     async fn finish(self) -> Result<(), Exit> {

@@ -11,14 +11,22 @@
 //! opens no listening socket, and it never ends the process.
 
 pub mod args;
+mod faults;
 pub mod limit;
 mod logs;
 pub mod metrics;
 pub mod propagation;
+mod sampling;
+#[cfg(test)]
+mod testing;
+pub mod trace;
 mod traces;
+mod version;
 
 pub use args::{LogFilter, LogFormat, TelemetryArgs};
 pub use limit::LogLimit;
 pub use metrics::Registry;
 pub use propagation::{ExtractContext, Propagate, current_traceparent, inject, span_with_parent};
+pub use trace::{Remembered, Trace};
 pub use traces::{Guard, TelemetryError, init};
+pub use version::version;

@@ -73,7 +73,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(span) = propagation::current_sampled() else {
+        let Some(span) = propagation::current_logged(*event.metadata().level()) else {
             return self.0.format_event(context, writer, event);
         };
         let mut line = String::new();

@@ -6,21 +6,27 @@
 //!
 //! Label values are `&'static str`, so they come from enums and never from a peer: the number of
 //! series is bounded by what the source code says. Registering a name twice is a mistake of ours
-//! and panics.
+//! and panics. What is registered can be listed ([`Registry::described`]): documentation is written
+//! from that.
+//!
+//! What is observed inside a recorded span becomes the exemplar of its bucket: a dashboard leads
+//! from a slow one to its trace.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeMetric, LabelSetEncoder, text},
-    metrics::{TypedMetric, family},
+    encoding::{EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, text},
+    metrics::{MetricType, TypedMetric, exemplar::HistogramWithExemplars, family},
     registry,
 };
 
-pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+
+use crate::{propagation, version};
 
 /// The content type of what [`Registry::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -36,8 +42,86 @@ pub struct Registry {
 }
 
 struct Registered {
-    names: BTreeSet<String>,
+    prefix: String,
+    described: Vec<Described>,
     metrics: registry::Registry,
+}
+
+/// A metric as it is documented.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Described {
+    /// The name of its series; those of a histogram have a suffix besides.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: Vec<&'static str>,
+    /// What it means.
+    pub help: String,
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Goes up only.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// How often something took how long, or was how large. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Histogram(HistogramWithExemplars<TraceId>);
+
+impl Histogram {
+    fn new(buckets: &'static [f64]) -> Self {
+        Self(HistogramWithExemplars::new(buckets.iter().copied()))
+    }
+
+    /// Counts a value, with the current span's trace as an example of it if that is recorded.
+    pub fn observe(&self, value: f64) {
+        let trace = propagation::current_sampled().map(|span| TraceId(span.trace_id().to_string()));
+        let now = trace.as_ref().map(|_| SystemTime::now());
+        self.0.observe(value, trace, now);
+    }
+}
+
+impl TypedMetric for Histogram {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Histogram {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+/// The label of an exemplar.
+#[derive(Clone, Debug)]
+struct TraceId(String);
+
+impl EncodeLabelSet for TraceId {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        [("trace_id", self.0.as_str())].encode(encoder)
+    }
 }
 
 impl Registry {
@@ -45,12 +129,12 @@ impl Registry {
     #[must_use]
     pub fn new(service: &str) -> Self {
         let prefix = format!("preconf_{}", service.replace('-', "_"));
-        let registered =
-            Registered { names: BTreeSet::new(), metrics: registry::Registry::with_prefix(prefix) };
+        let metrics = registry::Registry::with_prefix(prefix.clone());
+        let registered = Registered { prefix, described: Vec::new(), metrics };
         let registry = Self { registered: Arc::new(Mutex::new(registered)) };
         registry
-            .gauges("build_info", "What runs; the value is always 1", ["version"])
-            .get([env!("CARGO_PKG_VERSION")])
+            .gauges("build_info", "What runs; the value is always 1", ["version", "revision"])
+            .get([env!("CARGO_PKG_VERSION"), version::REVISION])
             .set(1);
         registry
     }
@@ -58,19 +142,19 @@ impl Registry {
     /// Registers a counter.
     #[must_use]
     pub fn counter(&self, name: &str, help: &str) -> Counter {
-        self.register(name, help, Counter::default())
+        self.register(name, help, (Kind::Counter, &[]), Counter::default())
     }
 
     /// Registers a gauge.
     #[must_use]
     pub fn gauge(&self, name: &str, help: &str) -> Gauge {
-        self.register(name, help, Gauge::default())
+        self.register(name, help, (Kind::Gauge, &[]), Gauge::default())
     }
 
     /// Registers a histogram with the given upper bounds.
     #[must_use]
     pub fn histogram(&self, name: &str, help: &str, buckets: &'static [f64]) -> Histogram {
-        self.register(name, help, Histogram::new(buckets.iter().copied()))
+        self.register(name, help, (Kind::Histogram, &[]), Histogram::new(buckets))
     }
 
     /// Registers a counter for each combination of label values.
@@ -81,7 +165,7 @@ impl Registry {
         help: &str,
         labels: [&'static str; N],
     ) -> Family<Counter, N> {
-        self.family(name, help, labels, Counter::default)
+        self.family(name, help, (Kind::Counter, labels), Counter::default)
     }
 
     /// Registers a gauge for each combination of label values.
@@ -92,7 +176,7 @@ impl Registry {
         help: &str,
         labels: [&'static str; N],
     ) -> Family<Gauge, N> {
-        self.family(name, help, labels, Gauge::default)
+        self.family(name, help, (Kind::Gauge, labels), Gauge::default)
     }
 
     /// Registers a histogram for each combination of label values.
@@ -104,7 +188,7 @@ impl Registry {
         labels: [&'static str; N],
         buckets: &'static [f64],
     ) -> Family<Histogram, N> {
-        self.family(name, help, labels, move || Histogram::new(buckets.iter().copied()))
+        self.family(name, help, (Kind::Histogram, labels), move || Histogram::new(buckets))
     }
 
     /// Writes all metrics as text.
@@ -115,26 +199,44 @@ impl Registry {
         text
     }
 
+    /// What is registered, in that order.
+    #[must_use]
+    pub fn described(&self) -> Vec<Described> {
+        self.lock().described.clone()
+    }
+
     fn family<M, const N: usize>(
         &self,
         name: &str,
         help: &str,
-        labels: [&'static str; N],
+        (kind, labels): (Kind, [&'static str; N]),
         make: impl Fn() -> M + Send + Sync + 'static,
     ) -> Family<M, N>
     where
         M: Clone + EncodeMetric + TypedMetric + fmt::Debug + Send + Sync + 'static,
     {
         let family = family::Family::new_with_constructor(Make(Arc::new(make)));
-        Family { labels, family: self.register(name, help, family) }
+        Family { labels, family: self.register(name, help, (kind, &labels), family) }
     }
 
-    fn register<M>(&self, name: &str, help: &str, metric: M) -> M
+    fn register<M>(
+        &self,
+        name: &str,
+        help: &str,
+        (kind, labels): (Kind, &[&'static str]),
+        metric: M,
+    ) -> M
     where
         M: Clone + registry::Metric,
     {
         let mut registered = self.lock();
-        assert!(registered.names.insert(name.to_owned()), "metric {name} is registered twice");
+        let suffix = if kind == Kind::Counter { "_total" } else { "" };
+        let series = format!("{}_{name}{suffix}", registered.prefix);
+        let is_known = registered.described.iter().any(|described| described.name == series);
+        assert!(!is_known, "metric {name} is registered twice");
+        let (labels, help_text) = (labels.to_vec(), help.trim_end_matches('.').to_owned());
+        let described = Described { name: series, kind, labels, help: help_text };
+        registered.described.push(described);
         registered.metrics.register(name, help, metric.clone());
         metric
     }
@@ -146,7 +248,7 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("names", &self.lock().names).finish()
+        f.debug_struct("Registry").field("described", &self.lock().described).finish()
     }
 }
 
@@ -208,6 +310,7 @@ impl<M> family::MetricConstructor<M> for Make<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::observed;
 
     #[test]
     fn what_is_registered_is_encoded_under_the_name_of_the_service() {
@@ -221,9 +324,10 @@ mod tests {
         age.observe(0.004);
 
         let text = registry.encode();
-        let version = env!("CARGO_PKG_VERSION");
+        let build =
+            format!("version=\"{}\",revision=\"{}\"", env!("CARGO_PKG_VERSION"), version::REVISION);
         for line in [
-            format!("preconf_rpc_overlay_build_info{{version=\"{version}\"}} 1"),
+            format!("preconf_rpc_overlay_build_info{{{build}}} 1"),
             "# HELP preconf_rpc_overlay_requests Requests answered.".to_owned(),
             "preconf_rpc_overlay_requests_total 3".to_owned(),
             "preconf_rpc_overlay_refused_total{reason=\"too_large\",peer=\"public\"} 1".to_owned(),
@@ -233,6 +337,48 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_is_registered_is_described_under_the_name_of_its_series() {
+        let registry = Registry::new("gateway");
+        let _frames = registry.counters("frames", "Frames, by outcome.", ["outcome"]);
+        let _age = registry.histogram("age_seconds", "Age", LATENCY_SECONDS);
+
+        let [_build_info, frames, age] = &registry.described()[..] else {
+            panic!("{registry:?}");
+        };
+        assert_eq!(
+            (frames.name.as_str(), frames.kind),
+            ("preconf_gateway_frames_total", Kind::Counter)
+        );
+        assert_eq!(
+            (frames.help.as_str(), &frames.labels[..]),
+            ("Frames, by outcome", &["outcome"][..])
+        );
+        assert_eq!((age.name.as_str(), age.kind), ("preconf_gateway_age_seconds", Kind::Histogram));
+    }
+
+    #[test]
+    fn what_is_observed_in_a_recorded_span_has_its_trace_as_an_example() {
+        observed(|| {
+            let registry = Registry::new("gateway");
+            let age = registry.histogram("age_seconds", "Age", &[1.0, 2.0]);
+            let span = tracing::info_span!("flashblock");
+
+            age.observe(0.5);
+            let trace = span.in_scope(|| {
+                age.observe(1.5);
+                crate::current_traceparent().unwrap()[3..35].to_owned()
+            });
+
+            let text = registry.encode();
+            let bucket =
+                |le| text.lines().find(|line| line.contains(&format!("le=\"{le}\""))).unwrap();
+            assert!(!bucket("1.0").contains('#'), "{text}");
+            let example = format!("2 # {{trace_id=\"{trace}\"}} 1.5 ");
+            assert!(bucket("2.0").contains(&example), "{text}");
+        });
     }
 
     #[test]

@@ -79,7 +79,14 @@ pub(crate) fn current_sampled() -> Option<SpanContext> {
     current_span().filter(SpanContext::is_sampled)
 }
 
-fn current_span() -> Option<SpanContext> {
+/// The trace that a line of this level is logged under: one that somebody records, or that holds a
+/// span for this very line because it tells of a fault.
+pub(crate) fn current_logged(level: tracing::Level) -> Option<SpanContext> {
+    let is_fault = level <= tracing::Level::WARN && DECIDES_SAMPLING.load(Ordering::Relaxed);
+    current_span().filter(|span| span.is_sampled() || is_fault)
+}
+
+pub(crate) fn current_span() -> Option<SpanContext> {
     Context::map_current(|context| {
         let span = context.span();
         span.span_context().is_valid().then(|| span.span_context().clone())

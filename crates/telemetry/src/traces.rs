@@ -1,8 +1,13 @@
 //! Spans, and where they go.
 //!
 //! Spans are exported over OTLP/gRPC only if the environment names a collector
-//! (`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`); name, resource and
-//! sampling follow `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_TRACES_SAMPLER`.
+//! (`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) and does not switch
+//! them off (`OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER=none`); name, resource and sampling follow
+//! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_TRACES_SAMPLER` (see
+//! [`sampling`](crate::sampling)). A span that ends is put into a queue of `OTEL_BSP_MAX_QUEUE_SIZE`
+//! (2048), which a thread of its own empties; when the queue is full the span is dropped. So nobody
+//! who works waits for a collector.
+//!
 //! Without a collector nothing is sampled that a caller has not sampled already, and the context of
 //! such a caller is still passed on.
 //!
@@ -28,7 +33,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::{TelemetryArgs, logs, propagation};
+use crate::{TelemetryArgs, faults::Faults, logs, propagation, sampling::Sampling};
 
 /// Why a process cannot be observed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,9 @@ pub enum TelemetryError {
     /// The exporter refused its settings, which come from `OTEL_EXPORTER_OTLP_*`.
     #[error("setting up the OTLP exporter from OTEL_EXPORTER_OTLP_*")]
     Exporter(#[source] ExporterBuildError),
+    /// Spans are sent over gRPC, and another protocol is asked for.
+    #[error("OTEL_EXPORTER_OTLP_PROTOCOL is {0}: only grpc is spoken")]
+    Protocol(String),
     /// The process has a subscriber already.
     #[error("installing the log subscriber")]
     Install(#[source] TryInitError),
@@ -73,6 +81,9 @@ impl Guard {
 /// If the exporter's environment is unusable, or if a subscriber was installed before.
 pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Guard, TelemetryError> {
     let exporting = collector_is_named();
+    if exporting {
+        check_protocol()?;
+    }
     let provider = provider(service, exporting).map_err(TelemetryError::Exporter)?;
     propagation::decide_sampling(exporting);
     global::set_text_map_propagator(TraceContextPropagator::new());
@@ -92,17 +103,31 @@ where
 {
     // Our own spans only: the exporter's client would otherwise trace its own requests.
     let ours = Targets::new().with_target("preconf", Level::DEBUG);
+    let tracer = provider.tracer("preconf");
     let spans = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("preconf"))
+        .with_tracer(tracer.clone())
         .with_threads(false)
-        .with_filter(ours);
-    Registry::default().with(spans).with(logs::layer(args, writer))
+        .with_filter(ours.clone());
+    let faults = Faults::new(tracer).with_filter(ours);
+    Registry::default().with(spans).with(faults).with(logs::layer(args, writer))
 }
 
 fn collector_is_named() -> bool {
-    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    let read = |name| std::env::var(name).unwrap_or_default();
+    let is_off = read("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true")
+        || read("OTEL_TRACES_EXPORTER") == "none";
+    let named = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    !is_off && named.into_iter().any(|name| !read(name).is_empty())
+}
+
+/// The protocol for traces alone wins.
+fn check_protocol() -> Result<(), TelemetryError> {
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    let mut values = names.into_iter().filter_map(|name| std::env::var(name).ok());
+    match values.find(|value| !value.is_empty()) {
+        Some(protocol) if protocol != "grpc" => Err(TelemetryError::Protocol(protocol)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn provider(service: &str, exporting: bool) -> Result<SdkTracerProvider, ExporterBuildError> {
@@ -112,7 +137,8 @@ fn provider(service: &str, exporting: bool) -> Result<SdkTracerProvider, Exporte
         return Ok(builder.with_sampler(follow_the_caller).build());
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
-    Ok(builder.with_batch_exporter(exporter).build())
+    let sampling = Sampling::from_environment();
+    Ok(builder.with_sampler(sampling).with_batch_exporter(exporter).build())
 }
 
 /// What the environment says about this process; `service` is its name if the environment has none.
