@@ -10,7 +10,7 @@ use crate::budget::Allowance;
 
 /// Serves a feed of flashblocks to any number of readers.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "preconf-gateway", version)]
+#[command(name = "preconf-gateway", version = preconf_chassis::version())]
 pub struct Config {
     /// The feed to serve: of a builder or of another gateway (http://, https:// or unix: for gRPC,
     /// ws:// for a gateway's WebSocket).
@@ -113,6 +113,11 @@ pub struct Limits {
 }
 
 impl Config {
+    /// Over how much of the drain readers leave: half of it, and the rest is for their last words.
+    pub(crate) const fn drain_spread(&self) -> Duration {
+        Duration::from_millis(self.process.drain_timeout_ms / 2)
+    }
+
     /// What the feed keeps and whom it waits for.
     pub const fn limits(&self) -> Limits {
         Limits {

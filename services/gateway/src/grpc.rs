@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::stream;
-use preconf_chassis::{Peer, Shutdown};
+use futures_util::{FutureExt, future::BoxFuture, stream};
+use preconf_chassis::Peer;
 use preconf_primitives::Position;
 use preconf_wire::feed::{
     EncodedFeedService, EncodedFeedStream, EncodedItem, FeedItem, GoodbyeReason, SubscribeError,
@@ -13,6 +13,7 @@ use tonic::Extensions;
 
 use crate::{
     budget::Source,
+    drain::Drain,
     fanout::{Audience, Next},
     hub::{Follow, Hub},
     metrics::{Counted, Metrics},
@@ -23,7 +24,7 @@ pub(crate) struct Feed {
     pub(crate) hub: Arc<Hub>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) drain: Arc<Drain>,
 }
 
 impl EncodedFeedService for Feed {
@@ -36,7 +37,7 @@ impl EncodedFeedService for Feed {
             self.metrics.refused.get([reason]).inc();
             Err(error)
         };
-        if self.shutdown.is_cancelled() {
+        if self.drain.has_begun() {
             return refused("draining", SubscribeError::Draining);
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -46,10 +47,11 @@ impl EncodedFeedService for Feed {
         let Some(follow) = self.hub.subscribe(Audience::Everything, cursor, source) else {
             return refused("over_budget", SubscribeError::Full);
         };
+        let drain = Arc::clone(&self.drain);
         let subscriber = Subscriber {
             follow,
             metrics: self.metrics.clone(),
-            shutdown: self.shutdown.clone(),
+            turn: Box::pin(async move { drain.turn().await }),
             goodbye: None,
             _counted: Counted::new(&self.metrics, "grpc"),
             _place: place,
@@ -64,7 +66,8 @@ impl EncodedFeedService for Feed {
 struct Subscriber {
     follow: Follow,
     metrics: Metrics,
-    shutdown: Shutdown,
+    /// Ends when it has to leave.
+    turn: BoxFuture<'static, ()>,
     /// What it was told at the end.
     goodbye: Option<GoodbyeReason>,
     _counted: Counted,
@@ -77,7 +80,7 @@ impl Subscriber {
             return None;
         }
         loop {
-            if self.shutdown.is_cancelled() {
+            if (&mut self.turn).now_or_never().is_some() {
                 return Some(self.goodbye(GoodbyeReason::Draining));
             }
             match self.follow.look() {
@@ -88,7 +91,7 @@ impl Subscriber {
                 Next::TooSlow => return Some(self.goodbye(GoodbyeReason::TooSlow)),
                 Next::UpToDate => tokio::select! {
                     () = self.follow.published() => {}
-                    () = self.shutdown.cancelled() => {}
+                    () = &mut self.turn => return Some(self.goodbye(GoodbyeReason::Draining)),
                 },
             }
         }

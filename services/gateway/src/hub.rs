@@ -82,6 +82,11 @@ impl Hub {
         Some(Follow { hub: Arc::clone(self), reader, published })
     }
 
+    /// How many readers there are.
+    pub(crate) fn readers(&self) -> usize {
+        self.published.receiver_count()
+    }
+
     /// The first position that has not been published yet.
     pub(crate) fn head(&self) -> Option<Position> {
         self.fanout.read().head()

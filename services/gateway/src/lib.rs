@@ -15,6 +15,7 @@
 
 mod budget;
 mod config;
+mod drain;
 mod fanout;
 mod frame;
 mod grpc;
@@ -29,4 +30,5 @@ mod serve;
 mod upstream;
 
 pub use config::{Config, Limits};
+pub use metrics::register as register_metrics;
 pub use serve::{Addresses, serve, start};

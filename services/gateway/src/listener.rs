@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use preconf_chassis::Shutdown;
 use preconf_telemetry::LogLimit;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,6 +24,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     budget::Source,
+    drain::Drain,
     fanout::Audience,
     handshake::{self, Encoding, HANDSHAKE, Refusal, Wish},
     hub::Hub,
@@ -44,11 +44,11 @@ pub(crate) struct Port {
     pub(crate) hub: Arc<Hub>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
-    pub(crate) shutdown: Shutdown,
+    pub(crate) drain: Arc<Drain>,
 }
 
 impl Port {
-    /// Serves readers until shutdown, and then until the last one has been told.
+    /// Serves readers until the drain begins, and then until the last one has been told.
     pub(crate) async fn run(self, listener: TcpListener) -> Result<(), Infallible> {
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let mut complaints = LogLimit::new(LOG_INTERVAL);
@@ -76,7 +76,7 @@ impl Port {
                 },
                 Some(ended) = readers.join_next() => report(ended),
                 Some(ended) = refused.join_next() => report(ended),
-                () = self.shutdown.cancelled(), if !draining => draining = true,
+                () = self.drain.begun(), if !draining => draining = true,
             }
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Port {
             return reader::turn_away(socket).await;
         };
         let mut session = Session::new(socket, follow, wish, Pulse::default());
-        let ending = session.run(&self.shutdown).await;
+        let ending = session.run(self.drain.turn()).await;
         self.metrics.ended.get([ending.as_str()]).inc();
         debug!(?ending, "reader gone");
         session.end(ending).await;

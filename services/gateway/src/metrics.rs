@@ -108,3 +108,8 @@ impl Drop for Counted {
         self.0.dec();
     }
 }
+
+/// Registers what this service counts, as it does when it serves: for documentation.
+pub fn register(registry: &Registry) {
+    let _ = Metrics::new(registry);
+}

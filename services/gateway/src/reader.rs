@@ -6,6 +6,7 @@
 //! What the reader sends is ignored, up to the size that the socket accepts.
 
 use std::{
+    future::Future,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +14,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use preconf_chassis::Shutdown;
 use preconf_primitives::Position;
 use preconf_wire::{
     feed::{FeedItem, GoodbyeReason},
@@ -126,7 +126,9 @@ impl Session {
     }
 
     /// Sends the reader what it follows until one of the two has had enough.
-    pub(crate) async fn run(&mut self, shutdown: &Shutdown) -> Ending {
+    /// When `turn` ends, the reader has to leave.
+    pub(crate) async fn run(&mut self, turn: impl Future<Output = ()>) -> Ending {
+        let mut turn = std::pin::pin!(turn);
         let Pulse { ping, silence } = self.pulse;
         let mut pulse = interval_at(Instant::now() + ping, ping);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,7 +159,7 @@ impl Session {
                     }
                     self.wire.ping_due = true;
                 }
-                () = shutdown.cancelled() => return Ending::Draining,
+                () = &mut turn => return Ending::Draining,
             }
         }
     }
@@ -310,6 +312,7 @@ impl Wire {
 mod tests {
     use std::sync::Arc;
 
+    use preconf_chassis::Shutdown;
     use preconf_telemetry::Registry;
     use tokio::net::TcpListener;
     use tokio_tungstenite::client_async;
@@ -351,7 +354,7 @@ mod tests {
     async fn a_reader_that_does_not_answer_pings_is_left() {
         let (mut session, _silent) = session().await;
 
-        assert_eq!(session.run(&Shutdown::new()).await, Ending::Silent);
+        assert_eq!(session.run(std::future::pending()).await, Ending::Silent);
     }
 
     #[tokio::test]
@@ -367,7 +370,7 @@ mod tests {
             shutdown.trigger();
         };
 
-        let (ending, ()) = tokio::join!(session.run(&shutdown), reading);
+        let (ending, ()) = tokio::join!(session.run(shutdown.cancelled()), reading);
 
         assert_eq!(ending, Ending::Draining);
     }

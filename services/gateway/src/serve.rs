@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::{
     Config,
+    drain::Drain,
     grpc::Feed,
     hub::Hub,
     listener::Port,
@@ -57,6 +58,7 @@ pub async fn start(
     security: Security,
     context: Context,
 ) -> Result<Addresses, Exit> {
+    context.follow_certificates(&security);
     warn_of_few_files(config.max_connections.get());
     let metrics = Metrics::new(&context.registry);
     let hub = Arc::new(Hub::new(config.limits(), metrics.clone()));
@@ -86,16 +88,19 @@ pub async fn start(
         ready: context.health.check("upstream"),
         state: State::new(Duration::from_millis(config.repair_patience_ms)),
     };
-    context.tasks.spawn("upstream", upstream.run(context.shutdown.clone()));
+    let drain = Arc::new(Drain::new(context.shutdown.clone(), config.drain_spread()));
+    let (ending, taken, all) = (drain.clone(), places.clone(), config.max_connections.get());
+    let until = async move { ending.over(&taken, all).await };
+    context.tasks.spawn("upstream", upstream.run(until));
     let port = Port {
         hub: Arc::clone(&hub),
         places: Arc::clone(&places),
         metrics: metrics.clone(),
-        shutdown: context.shutdown.clone(),
+        drain: Arc::clone(&drain),
     };
     context.tasks.spawn("websocket", port.run(listener));
     if let Some(listener) = feed {
-        let feed = Feed { hub, places, metrics, shutdown: context.shutdown.clone() };
+        let feed = Feed { hub, places, metrics, drain };
         let routes = Routes::new(feed::server(Arc::new(feed)));
         context.tasks.spawn("feed", grpc::serve(listener, routes, context.shutdown.clone()));
     }

@@ -11,18 +11,19 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use preconf_chassis::{Chain, Check, Shutdown};
+use preconf_chassis::{Chain, Check};
 use preconf_primitives::{Position, Seq};
 use preconf_signing::{Refusal, Verifier};
 use preconf_subscribe::{BadFrame, Disconnect, Event, Subscription};
 use preconf_telemetry::{LogLimit, span_with_parent};
 use preconf_wire::feed::FeedItem;
 use tokio::task::spawn_blocking;
-use tracing::{Span, debug, error, info, info_span, warn};
+use tracing::{Span, debug, error, field, info, info_span, warn};
 
 use crate::{
     frame::{End, Frame, Sealing, Subject, Unserved},
@@ -142,16 +143,17 @@ impl State {
 }
 
 impl Upstream {
-    /// Follows the upstream until shutdown.
-    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+    /// Follows the upstream `until` nobody is left to be served.
+    pub(crate) async fn run(mut self, until: impl Future<Output = ()>) -> Result<(), Infallible> {
+        let mut until = std::pin::pin!(until);
         loop {
             let event = tokio::select! {
                 event = self.subscription.next() => event,
-                () = until(self.state.held_until()) => {
+                () = passed(self.state.held_until()) => {
                     self.release_held(None);
                     continue;
                 }
-                () = shutdown.cancelled() => return Ok(()),
+                () = &mut until => return Ok(()),
             };
             match event {
                 Event::Connected => self.connected(),
@@ -199,7 +201,14 @@ impl Upstream {
             | FeedItem::Sealed(_)
             | FeedItem::Retracted(_) => {}
         }
-        let span = info_span!("serve", kind = kind(&item));
+        let span = info_span!(
+            parent: None,
+            "fanout",
+            otel.kind = "consumer",
+            kind = kind(&item),
+            position = field::Empty,
+            readers = field::Empty,
+        );
         let verifier = Arc::clone(&self.verifier);
         let verified = spawn_blocking(move || Frame::verify(&verifier, item)).await;
         match verified.expect("verifying does not panic and is not aborted") {
@@ -342,14 +351,18 @@ impl Upstream {
         };
         self.metrics.served.get([kind(frame.item())]).inc();
         let position = frame.position();
+        // One span for all readers.
+        span.record("position", position.map(field::display));
+        span.record("readers", self.hub.readers());
         let (messages, bytes) = span.in_scope(|| {
             debug!(?position, "serving");
-            self.hub.publish(frame)
+            let size = self.hub.publish(frame);
+            self.metrics.fanout_seconds.observe(received_at.elapsed().as_secs_f64());
+            if let Some(published_at_ms) = published_at_ms {
+                self.metrics.age_seconds.observe(age(published_at_ms).as_secs_f64());
+            }
+            size
         });
-        self.metrics.fanout_seconds.observe(received_at.elapsed().as_secs_f64());
-        if let Some(published_at_ms) = published_at_ms {
-            self.metrics.age_seconds.observe(age(published_at_ms).as_secs_f64());
-        }
         self.metrics.window_messages.set(messages as i64);
         self.metrics.window_bytes.set(bytes as i64);
     }
@@ -417,7 +430,7 @@ impl Upstream {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+async fn passed(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,

@@ -1,8 +1,8 @@
 //! Readers that are slow or too many, and a gateway that stops.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::SinkExt;
+use futures_util::{SinkExt, future::join_all};
 use preconf_subscribe::{Event, Subscription};
 use preconf_wire::feed::{FeedItem, GoodbyeReason};
 use tokio_tungstenite::tungstenite::{Error, Message, protocol::frame::coding::CloseCode};
@@ -97,6 +97,43 @@ async fn a_gateway_that_stops_closes_its_readers_with_their_cursors() {
     world.gateway.context.finish(Duration::from_secs(10)).await.unwrap();
     assert_eq!(world.gateway.count(r#"readers{via="websocket"}"#), 0);
     eventually(|| world.gateway.context.tasks.is_empty(), || "tasks are left".to_owned()).await;
+}
+
+#[tokio::test]
+async fn readers_of_a_gateway_that_stops_leave_one_after_the_other_and_are_served_until_then() {
+    const READERS: usize = 10;
+    let mut world = World::with(&["--drain-timeout-ms", "4000"]).await;
+    world.publish_and_wait(1, 0..1).await;
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut reader = world.gateway.reader().await;
+        assert_eq!(reader.positions(1).await, ["1:0"]);
+        readers.push(reader);
+    }
+
+    let stopping = Instant::now();
+    world.gateway.context.shutdown.trigger();
+    let closing = readers.into_iter().map(|mut reader| async move {
+        let close = reader.closed().await;
+        (stopping.elapsed(), close.code, close.reason.to_string())
+    });
+    let published = async {
+        // The first has left by then, and the others have not.
+        let left = r#"readers_ended_total{reason="draining"}"#;
+        let leaves = || world.gateway.count(left) > 0;
+        eventually(leaves, || "nobody leaves".to_owned()).await;
+        world.publish_and_wait(1, 1..2).await;
+    };
+    let (closed, ()) = tokio::join!(join_all(closing), published);
+
+    let mut at: Vec<_> = closed.iter().map(|(at, _, _)| *at).collect();
+    at.sort();
+    let [first, last] = [at[0], at[READERS - 1]];
+    assert!(last - first >= Duration::from_secs(1), "all leave within {:?}", last - first);
+    assert!(closed.iter().all(|(_, code, _)| *code == CloseCode::Restart), "{closed:?}");
+    let served = closed.iter().filter(|(_, _, cursor)| cursor == "1:2").count();
+    assert!(served >= READERS / 2, "{served} were served while the gateway drained: {closed:?}");
+    world.gateway.context.finish(Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test]
