@@ -11,7 +11,7 @@ use preconf_signing::{
     SignedStatement, SignerRefusal, SignerRefusalReason, v2::ContentHashes,
 };
 use prost::Message;
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use crate::{
     convert::{
@@ -231,12 +231,20 @@ impl<S: SignerService> proto::signer_server::Signer for Adapter<S> {
 pub struct SignerClient {
     client: proto::signer_client::SignerClient<Channel>,
     deadline: Duration,
+    inject: fn(&mut MetadataMap),
 }
 
 impl SignerClient {
     /// A client over a channel; each call ends at `deadline`.
     pub fn new(channel: Channel, deadline: Duration) -> Self {
-        Self { client: proto::signer_client::SignerClient::new(channel), deadline }
+        let client = proto::signer_client::SignerClient::new(channel);
+        Self { client, deadline, inject: |_| () }
+    }
+
+    /// Lets `inject` write into the metadata of each request, for the context of a trace.
+    #[must_use]
+    pub fn with_metadata(self, inject: fn(&mut MetadataMap)) -> Self {
+        Self { inject, ..self }
     }
 
     /// Who signs, and how far it has come.
@@ -389,6 +397,7 @@ impl SignerClient {
     fn timed<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.deadline);
+        (self.inject)(request.metadata_mut());
         request
     }
 }

@@ -24,7 +24,7 @@ const MAX_GENESIS_BYTES: usize = 256 * 1024 * 1024;
 
 /// Verifies and executes a feed of flashblocks and serves the pending chain to RPC overlays.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "preconf-consumer", version)]
+#[command(name = "preconf-consumer", version = preconf_chassis::version())]
 pub struct Config {
     /// The feed: ws:// for a gateway's WebSocket, http://, https:// or unix: for gRPC.
     #[arg(long, env = "PRECONF_FLASHBLOCKS_URL", value_name = "URL")]

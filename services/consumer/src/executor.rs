@@ -159,11 +159,18 @@ impl Executor {
     fn flashblock(&mut self, received: Received, now: Instant) {
         let flashblock = received.flashblock();
         let (position, traceparent) = (flashblock.position(), flashblock.traceparent().cloned());
+        let flashblock_transactions = flashblock.transactions().len();
         let reception = self.machine.flashblock(received, now);
         self.metrics.flashblocks.get([reception.as_str()]).inc();
         match reception {
             Reception::Accepted => {
-                let span = info_span!("flashblock", %position);
+                let span = info_span!(
+                    parent: None,
+                    "execute",
+                    otel.kind = "consumer",
+                    %position,
+                    transactions = flashblock_transactions,
+                );
                 if let Some(traceparent) = traceparent {
                     span_with_parent(&span, traceparent.as_str());
                 }
@@ -220,15 +227,15 @@ impl Executor {
     /// Does one thing and says whether there may be more.
     fn step(&mut self) -> bool {
         let span = self.machine.next_position().and_then(|position| self.spans.get(position));
+        let span = span.unwrap_or_else(Span::none);
         let started = Instant::now();
-        let step = span.unwrap_or_else(Span::none).in_scope(|| self.machine.work());
+        let step = span.in_scope(|| self.machine.work());
         match step {
             Step::Idle | Step::Waiting => return false,
             Step::Opened(seq) => debug!(%seq, "a session was begun"),
             Step::Closed(seq) => debug!(%seq, "a session was executed to its end"),
             Step::Executed(executed) => {
-                self.metrics.execution_seconds.observe(started.elapsed().as_secs_f64());
-                self.executed(&executed);
+                span.in_scope(|| self.executed(&executed, started.elapsed()));
             }
             Step::Refused { refusal: refusal @ Refusal::Diverged { .. }, .. } => {
                 self.diverged(&refusal);
@@ -241,8 +248,9 @@ impl Executor {
         true
     }
 
-    fn executed(&mut self, executed: &ExecutedFlashblock) {
+    fn executed(&mut self, executed: &ExecutedFlashblock, took: Duration) {
         self.spans.remove(executed.position);
+        self.metrics.execution_seconds.observe(took.as_secs_f64());
         self.metrics.executed.inc();
         self.metrics.transactions.inc_by(executed.transactions.len() as u64);
         self.metrics.age_seconds.observe(age(executed.published_at_ms).as_secs_f64());

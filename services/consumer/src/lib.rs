@@ -36,4 +36,5 @@ mod v1;
 mod verify;
 
 pub use config::{Config, PayloadIdCheck, Policy};
+pub use metrics::register as register_metrics;
 pub use serve::{Prepared, serve, spawn};

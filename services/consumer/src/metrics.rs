@@ -139,3 +139,8 @@ impl Metrics {
 pub(crate) fn as_gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+/// Registers what this service counts, as it does when it serves: for documentation.
+pub fn register(registry: &Registry) {
+    let _ = Metrics::new(registry);
+}

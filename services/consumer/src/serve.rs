@@ -75,6 +75,7 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Ex
         security,
     } = prepared;
     let metrics = Metrics::new(&context.registry);
+    context.follow_certificates(&security);
     let listener = context.bind("pending", &listen, &security).await?.allow_names(allow_names);
     let local = listener.local().clone();
     let hub = Arc::new(Hub::new(max_overlays, metrics.clone()));

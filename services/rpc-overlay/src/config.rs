@@ -21,7 +21,7 @@ const MAX_STATE_READS: usize = 64;
 /// Answers Ethereum's JSON-RPC from preconfirmed blocks, and everything else from an execution
 /// client.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "preconf-rpc-overlay", version)]
+#[command(name = "preconf-rpc-overlay", version = preconf_chassis::version())]
 pub struct Config {
     /// Where JSON-RPC is served, over HTTP and WebSocket.
     #[arg(

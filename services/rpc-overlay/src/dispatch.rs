@@ -50,12 +50,14 @@ impl Dispatch {
         let method = methods::find(&request.method).name;
         let span = info_span!("rpc", otel.name = method, otel.kind = "server");
         let started = Instant::now();
-        let answer = self.answer(&request.method, request.params.as_deref()).instrument(span);
+        let answer =
+            self.answer(&request.method, request.params.as_deref()).instrument(span.clone());
         let answer = answer.await;
         let outcome = answer.as_ref().map_or_else(Failure::outcome, |_| "ok");
         let metrics = &self.rpc.metrics;
         metrics.requests.get([method, outcome]).inc();
-        metrics.seconds.get([method]).observe(started.elapsed().as_secs_f64());
+        let seconds = metrics.seconds.get([method]);
+        span.in_scope(|| seconds.observe(started.elapsed().as_secs_f64()));
         match answer {
             Ok(result) => {
                 let payload = ResponsePayload::success_borrowed(&result);

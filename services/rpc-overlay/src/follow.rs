@@ -11,16 +11,18 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use alloy_primitives::B256;
 use futures_util::StreamExt;
 use preconf_chassis::{Backoff, Chain, Check, Shutdown};
-use preconf_pending::snapshot::{BadUpdate, SnapshotStore, Update};
+use preconf_pending::snapshot::{BadUpdate, ExecutedFlashblock, SnapshotStore, Update};
+use preconf_telemetry::{Remembered, Trace, span_with_parent};
 use preconf_wire::pending::{PendingClient, PendingError};
 use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use crate::{metrics::Metrics, view::View};
 
@@ -125,12 +127,19 @@ pub(crate) struct Follower {
     client: PendingClient,
     publisher: Publisher,
     metrics: Metrics,
+    /// How transactions were sent, by their hashes.
+    submissions: Arc<Remembered<B256>>,
     backoff: Backoff,
 }
 
 impl Follower {
-    pub(crate) const fn new(client: PendingClient, publisher: Publisher, metrics: Metrics) -> Self {
-        Self { client, publisher, metrics, backoff: Backoff::new() }
+    pub(crate) const fn new(
+        client: PendingClient,
+        publisher: Publisher,
+        metrics: Metrics,
+        submissions: Arc<Remembered<B256>>,
+    ) -> Self {
+        Self { client, publisher, metrics, submissions, backoff: Backoff::new() }
     }
 
     /// Follows until shutdown, whatever the consumer does.
@@ -155,8 +164,11 @@ impl Follower {
         let updates = updates.map_err(|_| Ended::TooSlow)?.map_err(Ended::Stream)?;
         let mut updates = std::pin::pin!(updates);
         let mut store = SnapshotStore::new();
+        let mut arrived = Vec::new();
         while let Some(update) = updates.next().await {
             let update = update.map_err(Ended::Stream)?;
+            arrived
+                .extend(update.executed.iter().map(|executed| (begin(executed), executed.clone())));
             let snapshot = store.apply(&update).map_err(Ended::BadUpdate)?;
             if update.is_part {
                 // What is shown now may be more.
@@ -169,6 +181,9 @@ impl Follower {
             let view = view.await.map_err(Ended::Unusable)?;
             self.count(&update, &view);
             self.publisher.0.send_replace(Some(view));
+            for (span, executed) in arrived.drain(..) {
+                span.in_scope(|| self.served(&executed));
+            }
             if *failures > 0 || self.metrics.connected.get() == 0 {
                 info!(snapshot = id, failures, "following the consumer");
             }
@@ -192,12 +207,24 @@ impl Follower {
         }
     }
 
-    fn count(&self, update: &Update, view: &View) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for executed in &update.executed {
-            let published = Duration::from_millis(executed.published_at_ms);
-            self.metrics.flashblock_age.observe(now.saturating_sub(published).as_secs_f64());
+    /// A flashblock is in the view that is shown, within its span.
+    fn served(&self, executed: &ExecutedFlashblock) {
+        let published = Duration::from_millis(executed.published_at_ms);
+        self.metrics.flashblock_age.observe(now().saturating_sub(published).as_secs_f64());
+        let flashblock = Trace::current();
+        for executed in &executed.transactions {
+            let Some(submission) = self.submissions.take(executed.transaction.hash()) else {
+                continue;
+            };
+            let receipt = info_span!(parent: None, "receipt served");
+            submission.adopt(&receipt);
+            flashblock.link(&receipt);
+            receipt.in_scope(|| ());
         }
+    }
+
+    fn count(&self, update: &Update, view: &View) {
+        let now = now();
         for retraction in &update.retracted {
             info!(?retraction, "retracted");
         }
@@ -209,4 +236,22 @@ impl Follower {
         self.metrics.snapshot_blocks.set(gauge(view.snapshot.blocks.len() as u64));
         self.metrics.canonical_number.set(gauge(view.snapshot.canonical.number));
     }
+}
+
+/// A span for a flashblock that has arrived, in its trace.
+fn begin(executed: &ExecutedFlashblock) -> Span {
+    let span = info_span!(
+        parent: None,
+        "snapshot",
+        otel.kind = "consumer",
+        position = %executed.position,
+    );
+    if let Some(traceparent) = &executed.traceparent {
+        span_with_parent(&span, traceparent.as_str());
+    }
+    span
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

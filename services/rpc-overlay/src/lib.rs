@@ -36,6 +36,7 @@ mod view;
 mod testing;
 
 pub use config::Config;
+pub use metrics::register as register_metrics;
 pub use serve::{Prepared, serve, spawn};
 pub use tags::Latest;
 

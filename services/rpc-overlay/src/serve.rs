@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
+use alloy_primitives::B256;
 use preconf_chain::ChainSpec;
 use preconf_chassis::{ConfigError, Context, Endpoint, Exit, Security, channel};
+use preconf_telemetry::Remembered;
 use preconf_upstream::{StateFetcher, Upstream};
 use preconf_wire::{ingress::IngressClient, pending::PendingClient};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -21,6 +23,8 @@ use crate::{
 
 /// The fewest answers computed side by side, whatever the machine.
 const MIN_WORKERS: usize = 4;
+/// Traces of transactions that wait for their receipts; the oldest are forgotten.
+const TRACED: usize = 4_096;
 
 /// All that an overlay needs: files are read and checked, nothing is open.
 #[derive(Debug)]
@@ -65,10 +69,13 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<SocketAddr, 
     let listener = TcpListener::bind(address).await.map_err(|source| Bind { address, source })?;
     let local = listener.local_addr().map_err(|source| Bind { address, source })?;
     let metrics = Metrics::new(&context.registry);
+    context.follow_certificates(&prepared.security);
     let (publisher, views) = Views::new(prepared.max_age);
     let pending = channel(&prepared.pending, &prepared.security)?;
-    let follower = Follower::new(PendingClient::new(pending), publisher, metrics.clone());
-    let pool = pool(&prepared, &metrics)?;
+    let traces = Arc::new(Remembered::new(TRACED));
+    let client = PendingClient::new(pending);
+    let follower = Follower::new(client, publisher, metrics.clone(), traces.clone());
+    let pool = pool(&prepared, &metrics, traces)?;
     let Prepared { spec, latest, gas_cap, forwards, states, limits, .. } = prepared;
 
     let rpc = Rpc {
@@ -94,13 +101,17 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<SocketAddr, 
     Ok(local)
 }
 
-fn pool(prepared: &Prepared, metrics: &Metrics) -> Result<Pool, ConfigError> {
+fn pool(
+    prepared: &Prepared,
+    metrics: &Metrics,
+    traces: Arc<Remembered<B256>>,
+) -> Result<Pool, ConfigError> {
     let channel = channel(&prepared.ingress, &prepared.security)?;
     let client = |deadline| {
         IngressClient::new(channel.clone(), deadline).with_metadata(preconf_telemetry::inject)
     };
     let deadline = prepared.limits.deadline;
-    Ok(Pool::new(client(deadline), client(LOOKUP.min(deadline)), metrics.clone()))
+    Ok(Pool::new(client(deadline), client(LOOKUP.min(deadline)), metrics.clone(), traces))
 }
 
 fn workers() -> usize {

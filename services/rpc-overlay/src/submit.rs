@@ -1,11 +1,12 @@
 //! The sequencer's pool: where transactions go, and where those that wait are found.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, keccak256};
 use preconf_chain::Transaction;
 use preconf_chassis::Chain;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason};
+use preconf_telemetry::Remembered;
 use preconf_wire::ingress::{IngressClient, IngressError};
 use tracing::{debug, warn};
 
@@ -23,6 +24,8 @@ pub(crate) struct Pool {
     submissions: IngressClient,
     lookups: IngressClient,
     metrics: Metrics,
+    /// How transactions were sent, by their hashes.
+    traces: Arc<Remembered<B256>>,
     complaints: Complaints,
 }
 
@@ -32,8 +35,9 @@ impl Pool {
         submissions: IngressClient,
         lookups: IngressClient,
         metrics: Metrics,
+        traces: Arc<Remembered<B256>>,
     ) -> Self {
-        Self { submissions, lookups, metrics, complaints: Complaints::new() }
+        Self { submissions, lookups, metrics, traces, complaints: Complaints::new() }
     }
 
     /// Offers a transaction; its hash if the sequencer takes it.
@@ -46,6 +50,9 @@ impl Pool {
                 detail,
             )))
         } else {
+            // Before it can be in a snapshot. One with blobs travels in another form than its hash
+            // is of: its trace ends at the builder.
+            self.traces.remember(keccak256(&transaction));
             self.submissions.submit(transaction).await.map_err(|error| match error {
                 IngressError::Refused(refusal) => Failure::Refused(refusal),
                 error @ (IngressError::Unavailable(_) | IngressError::Invalid(_)) => {

@@ -10,7 +10,7 @@ use crate::{Prepared, Signatory, SigningKey, watermark::LeaseBounds};
 /// Holds the key of the sequencer and signs what the builder publishes, never two contents at one
 /// position.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "preconf-signer", version)]
+#[command(name = "preconf-signer", version = preconf_chassis::version())]
 pub struct Config {
     /// Where builders connect: `unix:/path` or `https://host:port`.
     #[arg(

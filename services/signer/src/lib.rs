@@ -20,6 +20,7 @@ pub mod watermark;
 
 pub use config::Config;
 pub use key::{InvalidKey, SigningKey};
+pub use metrics::register as register_metrics;
 pub use server::{Prepared, serve, spawn};
 pub use service::Signer;
 pub use signatory::Signatory;

@@ -56,6 +56,7 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<Endpoint, Bi
          not set back"
     );
     let signer = Signer::new(signatory, Watermark::new(bounds, seed), &context.registry);
+    context.follow_certificates(&security);
     let listener = context.bind("signer", &listen, &security).await?.allow_names(allow_names);
     let local = listener.local().clone();
     let routes = Routes::new(signer::server(Arc::new(signer)));
