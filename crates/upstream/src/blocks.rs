@@ -171,7 +171,7 @@ impl Upstream {
         object: Box<RawValue>,
     ) -> Result<Option<FullBlock>, UpstreamError> {
         let upstream = self.clone();
-        apart(move || {
+        away(move || {
             let Some(object) = upstream.decode::<Option<RpcBlock>>(&call, &object)? else {
                 return Ok(None);
             };
@@ -188,7 +188,7 @@ impl Upstream {
         result: Box<RawValue>,
     ) -> Result<R, UpstreamError> {
         let upstream = self.clone();
-        apart(move || upstream.decode(&call, &result)).await
+        away(move || upstream.decode(&call, &result)).await
     }
 
     async fn ask(
@@ -221,7 +221,7 @@ impl Upstream {
 }
 
 /// Runs work that can take milliseconds, such as reading a full block, away from the runtime.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {

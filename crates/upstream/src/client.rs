@@ -1,4 +1,7 @@
 //! The connection to the execution client: deadlines, limits, batches, and nothing about Ethereum.
+//!
+//! So many requests are under way at once, and others wait for their turn. Who must not wait behind
+//! others has turns of its own: see [`Upstream::apart`].
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -25,6 +28,9 @@ use crate::error::{RpcError, UpstreamError};
 /// The largest answer that is read.
 pub const MAX_ANSWER_BYTES: u32 = 64 * 1024 * 1024;
 
+/// How long an answer may take that can be as large as that.
+const LARGE_ANSWER: Duration = Duration::from_secs(20);
+
 /// How to reach an execution client, and how hard to lean on it.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
@@ -36,10 +42,12 @@ pub struct UpstreamConfig {
     pub timeout: Duration,
     /// The most requests in one batch. Clients refuse batches above a limit of their own.
     pub max_batch: NonZeroUsize,
-    /// The most HTTP requests under way at once.
+    /// The most HTTP requests under way at once, of each that has turns of its own.
     pub max_concurrent: NonZeroUsize,
     /// How often the head is polled where it is not subscribed to.
     pub poll_interval: Duration,
+    /// How often the pool is read as a whole beside a subscription to it, which may have gone deaf.
+    pub reread_interval: Duration,
 }
 
 impl UpstreamConfig {
@@ -52,17 +60,19 @@ impl UpstreamConfig {
             max_batch: NonZeroUsize::new(100).expect("100 is not 0"),
             max_concurrent: NonZeroUsize::new(16).expect("16 is not 0"),
             poll_interval: Duration::from_millis(100),
+            reread_interval: Duration::from_secs(60),
         }
     }
 }
 
-/// An execution client. Clones share connections and limits.
+/// An execution client. Clones share connections and turns.
 #[derive(Clone)]
-pub struct Upstream(pub(crate) Arc<Link>);
+pub struct Upstream(pub(crate) Arc<Link>, Arc<Semaphore>);
 
 pub(crate) struct Link {
     http: HttpClient<RpcService<HttpBackend>>,
-    turns: Semaphore,
+    /// With the deadline of large answers.
+    patient: HttpClient<RpcService<HttpBackend>>,
     pub(crate) config: UpstreamConfig,
     pub(crate) host: String,
     /// See [`crate::reads::Pinning`].
@@ -106,18 +116,30 @@ impl Upstream {
             let source = format!("heads are subscribed to over ws, not {}", ws.scheme()).into();
             return Err(UpstreamError::Url { host: host_of(ws), source });
         }
-        let http = HttpClientBuilder::new()
-            .max_response_size(MAX_ANSWER_BYTES)
-            .max_request_size(MAX_ANSWER_BYTES)
-            .request_timeout(config.timeout)
-            .connect_timeout(config.timeout)
-            // No logging layer: it would write parameters and answers into our traces.
-            .set_rpc_middleware(RpcServiceBuilder::new())
-            .build(&config.http)
-            .map_err(|source| UpstreamError::Url { host: host.clone(), source: source.into() })?;
-        let turns = Semaphore::new(config.max_concurrent.get());
+        let client = |deadline| {
+            HttpClientBuilder::new()
+                .max_response_size(MAX_ANSWER_BYTES)
+                .max_request_size(MAX_ANSWER_BYTES)
+                .request_timeout(deadline)
+                .connect_timeout(config.timeout)
+                // No logging layer: it would write parameters and answers into our traces.
+                .set_rpc_middleware(RpcServiceBuilder::new())
+                .build(&config.http)
+                .map_err(|source| UpstreamError::Url { host: host.clone(), source: source.into() })
+        };
+        let (http, patient) = (client(config.timeout)?, client(LARGE_ANSWER)?);
+        let turns = Arc::new(Semaphore::new(config.max_concurrent.get()));
         let (pinning, code_owners) = (AtomicU8::new(0), CodeOwners::default());
-        Ok(Self(Arc::new(Link { http, turns, config, host, pinning, code_owners })))
+        let link = Link { http, patient, config, host, pinning, code_owners };
+        Ok(Self(Arc::new(link), turns))
+    }
+
+    /// The same client, with turns that nobody else takes: who asks through this waits for nothing
+    /// but its own requests.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let turns = Semaphore::new(self.0.config.max_concurrent.get());
+        Self(Arc::clone(&self.0), Arc::new(turns))
     }
 
     /// The host and port of the execution client, for logs and errors.
@@ -175,6 +197,19 @@ impl Upstream {
         self.in_time(call, self.0.http.request(method, Raw(params))).await
     }
 
+    /// A method without parameters whose answer may be very large. It takes no turn, and has a
+    /// deadline of its own: one caller at a time asks for it.
+    pub(crate) async fn large(&self, method: &str) -> Result<Box<RawValue>, UpstreamError> {
+        let answer = self.0.patient.request(method, Raw(None));
+        // The library's deadline may not cover the body.
+        let outcome = match tokio::time::timeout(LARGE_ANSWER, answer).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ClientError::RequestTimeout),
+        };
+        let host = &self.0.host;
+        outcome.map_err(|error| UpstreamError::from_client(error, method, host, LARGE_ANSWER))
+    }
+
     /// Many requests, in as few batches as allowed, all under way at once as far as there are
     /// turns. The answers are in the order of the requests.
     pub(crate) async fn batch(
@@ -229,7 +264,7 @@ impl Upstream {
     ) -> Result<T, UpstreamError> {
         let deadline = self.0.config.timeout;
         let in_turn = async {
-            let _turn = self.0.turns.acquire().await.expect("the semaphore is never closed");
+            let _turn = self.1.acquire().await.expect("the semaphore is never closed");
             answer.await
         };
         let outcome = match tokio::time::timeout(deadline, in_turn).await {

@@ -40,6 +40,13 @@ impl StateFetcher {
         Self { upstream, under_way: Arc::default() }
     }
 
+    /// A fetcher that waits for nobody else's reads: with turns of its own, and without sharing what
+    /// is under way.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(self.upstream.apart())
+    }
+
     /// The execution client that is read from.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream

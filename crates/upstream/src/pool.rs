@@ -3,12 +3,13 @@
 //! What waits already is read with `txpool_content`, what comes later over a WebSocket subscription
 //! with whole transactions. Where the client notifies hashes only, and for blob transactions, whose
 //! JSON lacks the blobs, the encoding is asked for. Without a WebSocket the pool is read again every
-//! [`REREAD`].
+//! [`REREAD`], and beside a subscription once in a while, which may have gone deaf.
 //!
 //! What is handed on may be handed on again, and need not be there any more. A transaction that
 //! makes no sense is left out. Nothing runs unless the stream is polled.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_consensus::Typed2718 as _;
@@ -22,14 +23,13 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use crate::blocks::away;
 use crate::client::Upstream;
 use crate::error::UpstreamError;
 use crate::subscription::{Notifications, Subscriber, Topic};
 
 /// How often the pool is read where it is not subscribed to.
 const REREAD: Duration = Duration::from_secs(1);
-/// How often it is read beside a subscription.
-const SILENCE: Duration = Duration::from_secs(60);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 /// A busy pool takes some thousand transactions in a second.
@@ -52,7 +52,7 @@ impl Upstream {
             subscriber: Subscriber::new(topic),
             notifications: None,
             read_at: Instant::now(),
-            seen: HashSet::new(),
+            seen: Arc::default(),
             ready: VecDeque::new(),
         };
         Box::pin(stream::unfold(listener, |mut listener| async {
@@ -78,7 +78,7 @@ struct Listener {
     /// When to read the pool as a whole.
     read_at: Instant,
     /// What it held when it was read.
-    seen: HashSet<B256>,
+    seen: Arc<HashSet<B256>>,
     ready: VecDeque<Waiting>,
 }
 
@@ -120,31 +120,24 @@ impl Listener {
         }
         match &mut self.notifications {
             None => sleep_until(self.read_at).await,
-            Some(notifications) => match notifications.next().await {
-                Some(notification) => self.ready.extend(waiting(&notification)),
-                None => {
-                    warn!(host = self.upstream.host(), "the subscription to the pool has ended");
-                    self.notifications = None;
-                }
+            Some(notifications) => tokio::select! {
+                notification = notifications.next() => match notification {
+                    Some(notification) => self.ready.extend(waiting(&notification)),
+                    None => {
+                        warn!(host = self.upstream.host(), "the subscription to the pool has ended");
+                        self.notifications = None;
+                    }
+                },
+                () = sleep_until(self.read_at) => {}
             },
         }
     }
 
     async fn read_all(&mut self) {
         match self.content().await {
-            Ok(content) => {
-                let lists = content.pending.values().chain(content.queued.values());
-                let mut seen = HashSet::new();
-                for (hash, waiting) in lists.flat_map(BTreeMap::values).filter_map(|json| {
-                    let waiting = waiting(json)?;
-                    Some((hash_of(json)?, waiting))
-                }) {
-                    seen.insert(hash);
-                    if !self.seen.contains(&hash) {
-                        self.ready.push_back(waiting);
-                    }
-                }
-                self.seen = seen;
+            Ok((seen, new)) => {
+                self.seen = Arc::new(seen);
+                self.ready.extend(new);
                 self.read_at = Instant::now() + REREAD;
             }
             Err(error) => {
@@ -155,12 +148,30 @@ impl Listener {
         }
         if self.notifications.is_some() {
             // It says what comes; if it goes deaf, the pool is read after all.
-            self.read_at = Instant::now() + SILENCE;
+            self.read_at = Instant::now() + self.upstream.0.config.reread_interval;
         }
     }
 
-    async fn content(&self) -> Result<Content, UpstreamError> {
-        self.upstream.call("txpool_content", (), "").await
+    /// What the pool holds, and what of it was not there when it was read before.
+    async fn content(&self) -> Result<(HashSet<B256>, Vec<Waiting>), UpstreamError> {
+        const METHOD: &str = "txpool_content";
+        let content = self.upstream.large(METHOD).await?;
+        let (upstream, before) = (self.upstream.clone(), Arc::clone(&self.seen));
+        away(move || {
+            let content: Content = upstream.decode(METHOD, &content)?;
+            let lists = content.pending.values().chain(content.queued.values());
+            let (mut seen, mut new) = (HashSet::new(), Vec::new());
+            for entry in lists.flat_map(BTreeMap::values) {
+                let Some(hash) = hash_of(entry) else { continue };
+                if !before.contains(&hash) {
+                    let Some(waiting) = waiting(entry) else { continue };
+                    new.push(waiting);
+                }
+                seen.insert(hash);
+            }
+            Ok((seen, new))
+        })
+        .await
     }
 
     async fn encoded(&self, hash: B256) -> Option<Bytes> {

@@ -68,6 +68,19 @@ async fn waiting_for_a_turn_counts_towards_the_deadline() {
 }
 
 #[tokio::test]
+async fn who_has_turns_of_its_own_waits_for_nobody_else() {
+    let execution = Arc::new(Execution::new());
+    let (address, _server) = serve(&execution, any_port()).await;
+    let config = UpstreamConfig { max_concurrent: std::num::NonZeroUsize::MIN, ..config(address) };
+    let upstream = Upstream::new(config).unwrap();
+    let apart = upstream.apart();
+    let busy = tokio::spawn(async move { upstream.request("test_hang", None).await });
+    execution.until(|execution| execution.count("test_hang") == 1).await;
+    assert_eq!(apart.chain_id().await.unwrap(), 1337);
+    busy.abort();
+}
+
+#[tokio::test]
 async fn no_error_shows_the_credentials_or_the_path_of_the_url() {
     let gone = tokio::net::TcpListener::bind(any_port()).await.unwrap().local_addr().unwrap();
     let url = format!("http://user:hunter2@{gone}/v3/apikey").parse().unwrap();

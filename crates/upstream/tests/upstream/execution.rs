@@ -41,6 +41,8 @@ pub(crate) struct Execution {
     headers: Mutex<HashMap<B256, Header>>,
     head: Mutex<B256>,
     notifications: broadcast::Sender<Value>,
+    /// How long the client takes to say what is in its pool.
+    pub(crate) slow_pool: Mutex<Duration>,
     /// Told of everything that [`Execution::until`] can wait for.
     changed: Arc<watch::Sender<()>>,
 }
@@ -87,6 +89,7 @@ impl Execution {
             headers: Mutex::new(HashMap::from([(hash, genesis)])),
             head: Mutex::new(hash),
             notifications: broadcast::channel(256).0,
+            slow_pool: Mutex::default(),
             changed: Arc::default(),
         }
     }
@@ -186,6 +189,10 @@ impl Execution {
     async fn answer(&self, method: &str, params: Value) -> Result<Box<RawValue>, ErrorObjectOwned> {
         self.asked.lock().unwrap().push((method.to_owned(), params.clone()));
         self.changed.send_replace(());
+        if method == "txpool_content" {
+            let pause = *self.slow_pool.lock().unwrap();
+            tokio::time::sleep(pause).await;
+        }
         if let Some(answer) = self.scripted.lock().unwrap().get(method) {
             return Ok(RawValue::from_string(answer.clone()).unwrap());
         }
@@ -256,7 +263,8 @@ impl Execution {
     }
 }
 
-const METHODS: [&str; 13] = [
+const METHODS: [&str; 14] = [
+    "txpool_content",
     "testing_buildBlockV1",
     "eth_getBlockReceipts",
     "test_hang",

@@ -6,4 +6,5 @@ mod blocks;
 mod client;
 mod execution;
 mod heads;
+mod pool;
 mod reads;
