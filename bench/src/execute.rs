@@ -151,6 +151,8 @@ fn drive(
                     return Err(Wrong(format!("the promise of {transaction}")));
                 }
                 Effect::Failed { failure, .. } => return Err(Wrong(failure.to_string())),
+                // No block becomes canonical here.
+                Effect::Recheck { .. } => {}
             }
         }
         if matches!(wake, Wake::At(_) | Wake::OnInput) {

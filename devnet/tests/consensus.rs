@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ExecutionPayloadEnvelopeV4, ForkchoiceUpdated, PayloadId};
@@ -12,13 +15,15 @@ use preconf_chain::ProposerPublicKey;
 use preconf_devnet::{
     Options,
     clients::{Clients, Node},
-    consensus::{Blocks, CanonicalBlock, Config, Consensus, Doors, Source},
+    consensus::{
+        Blocks, CanonicalBlock, Config, Consensus, Doors, Faults, RoundFault, Source, Ways,
+    },
     keys::{Directory, Keys},
 };
 use preconf_engine::{
     EngineClient, EngineHooks, EngineProxy, ProxyConfig,
     payload::{BesidePayload, PayloadError, from_payload, requests_hash},
-    proxy::{ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion},
+    proxy::{ForkchoiceCall, HookFuture, PayloadVersion},
 };
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{net::TcpListener, time::timeout};
@@ -46,18 +51,24 @@ impl Network {
 
     /// A chain whose sequencer is behind this door.
     async fn chain(&self, sequencer: EngineClient) -> (Consensus, Blocks) {
+        self.chain_with(sequencer, Faults::default()).await
+    }
+
+    /// One in which something goes wrong.
+    async fn chain_with(&self, sequencer: EngineClient, faults: Faults) -> (Consensus, Blocks) {
         let config = Config {
             spec: self.keys.spec.clone(),
             validators: self.keys.validators.clone(),
             slot: Duration::from_millis(300),
             proposal_delay: Duration::from_millis(50),
             patience: Duration::from_millis(200),
-            faults: preconf_devnet::consensus::Faults::default(),
+            faults,
         };
         let doors = Doors {
             sequencer,
             validators: self.clients.validators.engine().unwrap(),
             rpc_node: self.clients.rpc_node.engine().unwrap(),
+            ways: Ways::default(),
         };
         Consensus::start(config, doors).await.unwrap()
     }
@@ -170,7 +181,7 @@ impl EngineHooks for BadBuilder {
         })
     }
 
-    fn new_payload_valid(&self, _call: NewPayloadCall) {}
+    fn forkchoice_unseen(&self, _head: Option<B256>) {}
 }
 
 impl Network {
@@ -218,6 +229,60 @@ async fn a_builder_that_never_answers_stalls_nobody_and_may_come_back() {
     timeout(DEADLINE, comes_back).await.unwrap();
     let known = |node: &Node| node.client().block_by_number(1).map(|block| block.hash);
     assert_eq!(known(&network.clients.sequencer), known(&network.clients.rpc_node));
+    consensus.stop().await;
+}
+
+/// Whether each forkchoice update was answered VALID, and whether it asked for a block.
+#[derive(Default)]
+struct Listener(Mutex<Vec<(bool, bool)>>);
+
+impl EngineHooks for Listener {
+    fn forkchoice_updated<'a>(
+        &'a self,
+        call: &'a ForkchoiceCall,
+        answer: &'a ForkchoiceUpdated,
+    ) -> HookFuture<'a, Option<PayloadId>> {
+        self.0.lock().unwrap().push((answer.is_valid(), call.attributes.is_some()));
+        Box::pin(async { None })
+    }
+
+    fn get_payload(
+        &self,
+        _version: PayloadVersion,
+        _id: PayloadId,
+    ) -> HookFuture<'_, Option<Box<RawValue>>> {
+        Box::pin(async { None })
+    }
+
+    fn forkchoice_unseen(&self, _head: Option<B256>) {}
+}
+
+#[tokio::test]
+async fn a_sequencer_that_hears_of_blocks_in_another_order_catches_up() {
+    let network = Network::start().await;
+    let (door, listener) = network.closed_door().await;
+    let heard = Arc::new(Listener::default());
+    let engine = network.clients.sequencer.engine().unwrap();
+    let secret = network.keys.builder_secret.jwt.clone();
+    let proxy = EngineProxy::new(engine, secret, heard.clone(), ProxyConfig::default());
+    tokio::spawn(async move { axum::serve(listener, proxy.router()).await });
+    let faults = Faults::default();
+    faults.order(3, RoundFault::LatePayload(Duration::from_millis(20)));
+    faults.order(5, RoundFault::SkippedProposal(Duration::from_millis(20)));
+    let (consensus, mut blocks) = network.chain_with(door, faults).await;
+
+    for number in 1..=5 {
+        assert_eq!(next(&mut blocks).await.number, number);
+    }
+    let comes_back = async { while next(&mut blocks).await.source != Source::Builder {} };
+    timeout(DEADLINE, comes_back).await.unwrap();
+    let known = |node: &Node| node.client().block_by_number(5).map(|block| block.hash);
+    assert_eq!(known(&network.clients.sequencer), known(&network.clients.rpc_node));
+    let heard = heard.0.lock().unwrap().clone();
+    // Syncing, then caught up; and the head of a final block before what is built upon it.
+    for expected in [[(false, true), (true, true)], [(true, false), (true, true)]] {
+        assert!(heard.windows(2).any(|two| two == expected), "{heard:?}");
+    }
     consensus.stop().await;
 }
 

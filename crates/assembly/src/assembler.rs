@@ -12,14 +12,17 @@
 use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{B256, map::HashSet};
+use alloy_primitives::{
+    Address, B256,
+    map::{AddressSet, HashSet},
+};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{NextBlock, Paused};
 use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateReader};
 
 use crate::{
-    BoxError, Located, Pool, PoolLimits, Promised, Sidecar, Submission,
+    BoxError, DropCause, Located, Pool, PoolLimits, Promised, Sidecar, Submission,
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
     settled::{CanonicalBlock, Settled},
 };
@@ -27,6 +30,9 @@ use crate::{
 /// How many promises of others are remembered while nothing is built: more than the blocks hold
 /// whose fate is open. The oldest are forgotten first.
 const REMEMBERED_PROMISES: usize = 1 << 17;
+/// Of how many senders what they have left is asked for after a block. What others cannot pay is
+/// found out when it is executed.
+const RECHECKED: usize = 1_024;
 
 /// Names a build. The driver numbers its builds; numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +65,14 @@ pub enum Effect<R: StateReader> {
         build: BuildId,
         /// The transaction.
         transaction: B256,
+    },
+    /// Read the accounts of these senders as they are after the canonical block with this number,
+    /// and say [`Assembler::recheck`]: they have paid for something, and have more waiting.
+    Recheck {
+        /// The newest canonical block.
+        number: u64,
+        /// The senders.
+        senders: Vec<Address>,
     },
     /// Sign and publish this flashblock and say [`Assembler::published`].
     Publish {
@@ -119,6 +133,8 @@ pub struct Assembler<R: StateReader> {
     unsettled: Vec<Transaction>,
     /// The same of the last build, if it ended with a block, until somebody asks.
     built: Promised,
+    /// The state after it, until it or another one is canonical.
+    state_built: Option<Overlay<R>>,
     /// The last canonical blocks.
     settled: Settled,
     /// Taken back by flashblocks of builds that ended with a block, but not out yet.
@@ -137,6 +153,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             build: None,
             unsettled: Vec::new(),
             built: Promised::default(),
+            state_built: None,
             settled: Settled::default(),
             unsaid: Vec::new(),
             in_flight: false,
@@ -154,7 +171,13 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.build.as_ref().map(|(id, _)| *id)
     }
 
-    /// Offers a transaction whose sender's account at the head is `account`.
+    /// How many transactions the pool has let go since this was asked before, by cause.
+    pub fn take_drops(&mut self) -> impl Iterator<Item = (DropCause, u64)> + use<R> {
+        self.pool.take_drops()
+    }
+
+    /// Offers a transaction whose sender's account at the head is `account`. What the block in the
+    /// making has made of that account counts, if it is in memory.
     ///
     /// # Errors
     /// If the pool refuses it.
@@ -166,11 +189,32 @@ impl<R: StateReader + Clone> Assembler<R> {
         let submission = submission.into();
         let transaction = submission.transaction();
         let (sender, nonce) = (transaction.signer(), transaction.envelope().nonce());
-        let hash = self.pool.insert(submission, account)?;
+        let pending = self.pending(sender);
+        let hash = self.pool.insert_after(submission, account, pending)?;
         if let Some((_, build)) = &mut self.build {
             build.arrived(&self.pool, sender, nonce);
         }
         Ok(hash)
+    }
+
+    /// An account after the block in the making, or the one that was built and is not canonical yet;
+    /// none if there is no such block, or the account is not in memory.
+    fn pending(&self, address: Address) -> Option<Account> {
+        let running = self.build.as_ref().and_then(|(_, build)| build.state());
+        let account = running.or(self.state_built.as_ref())?.account(address);
+        account.ok().map(Option::unwrap_or_default)
+    }
+
+    /// Senders whose account after canonical block `number` is this: what they cannot pay for any
+    /// more is forgotten. An answer about a block that is not the newest one says nothing.
+    pub fn recheck(&mut self, number: u64, accounts: Vec<(Address, Option<Account>)>) {
+        if self.settled.newest() != Some(number) {
+            return;
+        }
+        for (address, account) in accounts {
+            let pending = self.pending(address);
+            self.pool.recheck(&address, account.unwrap_or_default(), pending);
+        }
     }
 
     /// Takes note of canonical blocks, the oldest first: their transactions no longer wait, and
@@ -188,15 +232,23 @@ impl<R: StateReader + Clone> Assembler<R> {
             promised.append(&mut self.unsettled);
             self.unsettled = promised;
         }
+        self.state_built = None;
+        let mut senders = AddressSet::default();
         for block in blocks {
-            for (sender, nonce, _) in &block.used {
-                self.pool.mined(sender, *nonce);
+            for (sender, nonce, hash) in &block.used {
+                self.pool.settled(sender, *nonce, hash);
+                senders.insert(*sender);
             }
             let (unsettled, built) = (mem::take(&mut self.unsettled), mem::take(&mut self.built));
             self.unsettled = self.settled.add(block, unsettled, built);
         }
         self.unsaid.retain(|unsaid| !self.settled.holds(unsaid.transaction.hash()));
         self.settle_sidecars();
+        let senders = senders.into_iter().filter(|sender| self.pool.has_waiting(sender));
+        let senders: Vec<_> = senders.take(RECHECKED).collect();
+        if let Some(number) = self.settled.newest().filter(|_| !senders.is_empty()) {
+            self.effects.push_back(Effect::Recheck { number, senders });
+        }
     }
 
     /// Begins to build `block` on the state that `overlay` reads. A running build ends without a
@@ -208,8 +260,17 @@ impl<R: StateReader + Clone> Assembler<R> {
         self.settle_built();
         let mut promised = mem::take(&mut self.unsettled);
         promised.extend(self.unsaid.drain(..).map(|unsaid| unsaid.transaction));
-        let build =
-            Build::new(self.spec.clone(), block, overlay, promised, &self.pool, self.timing, now);
+        self.state_built = None;
+        self.pool.expire(now);
+        let build = Build::new(
+            self.spec.clone(),
+            block,
+            overlay,
+            promised,
+            &mut self.pool,
+            self.timing,
+            now,
+        );
         self.build = Some((id, build));
         self.in_flight = false;
         self.settle_sidecars();
@@ -366,6 +427,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             Ok(Finished { last, block, sidecars, promised, unsaid }) => {
                 self.unsettled.clear();
                 self.built = promised;
+                self.state_built = Some(block.overlay().clone());
                 let unsaid = unsaid.into_iter();
                 let unsaid =
                     unsaid.map(|(index, transaction)| Unsaid { build, index, transaction });

@@ -28,9 +28,10 @@ use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{ExecutionError, NextBlock, Paused, Running, TxError};
 use preconf_primitives::{CUT_BYTES, MAX_INDEX, Retraction, RetractionCause};
 use preconf_state::{Key, NeedState, Overlay, StateReader};
+use revm::context::result::InvalidTransaction;
 
 use crate::{
-    Cadence, Fees, Located, Pool, Selection, Sidecar,
+    Cadence, DropCause, Fees, Located, Pool, Selection, Sidecar,
     bytes::BytesLeft,
     promises::{Promised, Promises, with_others},
 };
@@ -172,13 +173,15 @@ impl<R: StateReader + Clone> Build<R> {
         block: NextBlock,
         overlay: Overlay<R>,
         promised: Vec<Transaction>,
-        pool: &Pool,
+        pool: &mut Pool,
         timing: Timing,
         now: Instant,
     ) -> Self {
         let blob_fee =
             block.excess_blob_gas.and_then(|excess| spec.blob_base_fee(block.timestamp, excess));
-        let selection = pool.select(Fees { base: block.base_fee_per_gas, blob: blob_fee });
+        let fees = Fees { base: block.base_fee_per_gas, blob: blob_fee };
+        pool.set_fees(fees);
+        let selection = pool.select(fees);
         let blobs = Blobs::at(&spec, block.timestamp);
         let bytes_left = BytesLeft::of(&spec, &block);
         Self {
@@ -199,6 +202,14 @@ impl<R: StateReader + Clone> Build<R> {
             stalled: Vec::new(),
             state_rounds: HashMap::new(),
             followed: None,
+        }
+    }
+
+    /// The state after what is in the block; none before it is open.
+    pub(crate) fn state(&self) -> Option<&Overlay<R>> {
+        match &self.stage {
+            Stage::Open(running) => Some(running.overlay()),
+            Stage::Opening { .. } | Stage::NotOpened(_) | Stage::Broken => None,
         }
     }
 
@@ -407,7 +418,7 @@ impl<R: StateReader + Clone> Build<R> {
             // It waits for a block of its fork.
             Err(Unfit::Early) => return Step::Worked,
             Err(Unfit::Late | Unfit::Missing) => {
-                pool.remove(&sender, nonce);
+                pool.remove(&sender, nonce, DropCause::Blobs);
                 return Step::Worked;
             }
         };
@@ -435,8 +446,13 @@ impl<R: StateReader + Clone> Build<R> {
                 | TxError::ExceedsBlobGas { .. }
                 | TxError::NonceTooHigh { .. },
             ) => {}
-            Err(TxError::Reserved(_) | TxError::Invalid(_) | TxError::Fatal(_)) => {
-                pool.remove(&sender, nonce);
+            Err(TxError::Invalid(invalid)) => {
+                let is_unpaid = matches!(*invalid, InvalidTransaction::LackOfFundForMaxFee { .. });
+                let cause = if is_unpaid { DropCause::Unpaid } else { DropCause::Invalid };
+                pool.remove(&sender, nonce, cause);
+            }
+            Err(TxError::Reserved(_) | TxError::Fatal(_)) => {
+                pool.remove(&sender, nonce, DropCause::Invalid);
             }
         }
         Step::Worked

@@ -1,16 +1,38 @@
-//! What a transaction costs before it does anything.
+//! What a transaction costs before it does anything, and the most that it may cost.
 //!
-//! Decides whether a gas limit covers that: the base, the calldata and its floor (EIP-2028,
+//! Decides whether a gas limit is one that the fork takes (EIP-7825), and covers the least: the base, the calldata and its floor (EIP-2028,
 //! EIP-7623), the initcode (EIP-3860), the access list and the authorizations (EIP-7702). The
 //! numbers are those of the executor; there is no table here.
 
+use alloy_consensus::Transaction as _;
 use alloy_evm::{FromRecoveredTx, spec_by_timestamp_and_block_number};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use revm::{
     context::{TxEnv, result::InvalidTransaction},
     handler::validation::validate_initial_tx_gas,
+    primitives::{eip7825::TX_GAS_LIMIT_CAP, hardfork::SpecId},
 };
+
+/// Refuses a transaction whose gas limit is above what one may have in the block with this number
+/// and time.
+///
+/// # Errors
+/// [`Reason::GasLimitTooHigh`], with what it has and what it may have.
+pub fn check_gas_cap(
+    spec: &ChainSpec,
+    number: u64,
+    timestamp: u64,
+    transaction: &Transaction,
+) -> Result<(), TransactionRefusal> {
+    let fork = spec_by_timestamp_and_block_number(spec, timestamp, number);
+    let gas = transaction.envelope().gas_limit();
+    if gas <= TX_GAS_LIMIT_CAP || !fork.is_enabled_in(SpecId::OSAKA) {
+        return Ok(());
+    }
+    let detail = format!("gas {gas}, a transaction may have {TX_GAS_LIMIT_CAP}");
+    Err(TransactionRefusal::new(Reason::GasLimitTooHigh, detail))
+}
 
 /// Refuses a transaction whose gas limit does not cover what every such transaction costs in the
 /// block with this number and time.
@@ -48,7 +70,7 @@ mod tests {
     use alloy_primitives::{Address, Bytes, TxKind, U256};
 
     use super::*;
-    use crate::testing::{SENDER, prague, shanghai, transfer, unsigned};
+    use crate::testing::{SENDER, osaka, prague, shanghai, transfer, unsigned};
 
     /// What a transaction of this shape needs at least, found by trying.
     fn needed(spec: &ChainSpec, with_gas: impl Fn(u64) -> Transaction) -> u64 {
@@ -109,6 +131,15 @@ mod tests {
             unsigned(transaction, SENDER)
         };
         assert_eq!(needed(&prague(), authorized), 21_000 + 3 * 25_000);
+    }
+
+    #[test]
+    fn since_osaka_a_transaction_may_have_so_much_gas_and_no_more() {
+        let check = |spec: &ChainSpec, gas| check_gas_cap(spec, 1, 1, &call(Bytes::new())(gas));
+        assert_eq!(check(&osaka(), TX_GAS_LIMIT_CAP), Ok(()));
+        let refusal = check(&osaka(), TX_GAS_LIMIT_CAP + 1).unwrap_err();
+        assert_eq!(refusal.reason, Reason::GasLimitTooHigh);
+        assert_eq!(check(&prague(), TX_GAS_LIMIT_CAP + 1), Ok(()));
     }
 
     #[test]

@@ -1,25 +1,30 @@
 //! The transactions that wait: per sender in nonce order, across senders by effective tip.
 //!
 //! The pool decides what may wait and what is tried next; it never executes. What it knows of an
-//! account is what the caller read at the head. Transactions whose nonce lies ahead are parked and
-//! become candidates when the gap closes; a transaction in a running build stays in the pool until
-//! a canonical block has used its nonce, so an abandoned build loses nothing.
+//! account is what the caller read at the head, and what the block in the making has made of it.
+//! Transactions whose nonce lies ahead are parked and become candidates when the gap closes; a
+//! transaction in a running build stays in the pool until a canonical block has used its nonce, so an
+//! abandoned build loses nothing, and no other takes its place.
 //!
 //! A transaction with blobs waits with its sidecar, which it loses when it no longer waits, unless it
 //! is promised.
 //!
 //! Invariants: what a sender's executable transactions may cost together is covered by the balance
-//! known when the last of them came; and the index holds the last transaction of every sender, so
-//! taking one in or making room costs the logarithm of what waits, however much that is.
+//! known when the last of them came, or when the sender was last [looked at](upkeep); and the index
+//! holds the last transaction of every sender, so taking one in or making room costs the logarithm of
+//! what waits, however much that is. Whatever leaves without a canonical block that holds it is
+//! counted with its [cause](DropCause).
 
 mod by_nonce;
+mod drops;
 mod selection;
 mod sender;
 mod sidecars;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use alloy_consensus::{Transaction as _, Typed2718 as _};
 use alloy_primitives::{
@@ -30,11 +35,14 @@ use preconf_chain::Transaction;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::Account;
 
+pub use drops::DropCause;
 pub use selection::Selection;
 
 use by_nonce::Waiting;
+use drops::{Drops, Gone, for_cause};
 use sender::{Affordable, Sender, Tail, blob_fee_cap, cost_of, fee_cap, tip_cap};
 use sidecars::Sidecars;
+use upkeep::Ages;
 
 use crate::sidecar::{Sidecar, Submission, bytes_of};
 
@@ -42,8 +50,8 @@ use crate::sidecar::{Sidecar, Submission, bytes_of};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// The most transactions in total. When full, a sender's last transaction makes room for a
-    /// better one: first what cannot be executed, then what pays the least tip, the latest first.
-    /// If nothing is worse than the newcomer, it is refused.
+    /// better one: first what cannot be executed or does not pay the base fee, then what pays the
+    /// least tip beyond it, the latest first. If nothing is worse than the newcomer, it is refused.
     pub transactions: usize,
     /// The most transactions of one sender. When reached, the newcomer is refused.
     pub per_sender: usize,
@@ -61,6 +69,8 @@ pub struct PoolLimits {
     /// By how many percent all three fees must rise to replace a transaction with blobs, which only
     /// another one can.
     pub blob_replacement_bump_percent: u128,
+    /// How long a transaction may wait, or a sixteenth longer.
+    pub lifetime: Duration,
 }
 
 impl Default for PoolLimits {
@@ -74,6 +84,7 @@ impl Default for PoolLimits {
             sidecar_bytes: 256 * 1024 * 1024,
             blobs_per_sender: 16,
             blob_replacement_bump_percent: 100,
+            lifetime: Duration::from_secs(3 * 3_600),
         }
     }
 }
@@ -107,8 +118,14 @@ pub struct Pool {
     sidecars: Sidecars,
     /// The last transaction of each sender, the one worth least first.
     tails: BTreeSet<Tail>,
+    /// At which fees they are worth that.
+    ordered_at: Fees,
+    /// Those of the next block.
+    fees: Fees,
     /// Numbers arrivals, so that of equal tips the earlier goes first.
     arrivals: u64,
+    ages: Ages,
+    drops: Drops,
 }
 
 impl Pool {
@@ -138,6 +155,11 @@ impl Pool {
         self.sidecars.get(hash)
     }
 
+    /// Whether anything of this sender waits.
+    pub(crate) fn has_waiting(&self, sender: &Address) -> bool {
+        self.numbers.contains_key(sender)
+    }
+
     /// The nonce after a sender's contiguous transactions, if it has any at its next nonce.
     pub fn next_nonce(&self, sender: &Address) -> Option<u64> {
         self.sender(sender)?.next_nonce()
@@ -145,6 +167,11 @@ impl Pool {
 
     fn sender(&self, address: &Address) -> Option<&Sender> {
         self.senders.get(*self.numbers.get(address)? as usize)
+    }
+
+    /// How many were let go since this was asked before, by cause.
+    pub fn take_drops(&mut self) -> impl Iterator<Item = (DropCause, u64)> + use<> {
+        self.drops.take()
     }
 
     /// Takes a transaction whose sender's account at the head is `account`.
@@ -160,44 +187,68 @@ impl Pool {
         submission: impl Into<Submission>,
         account: Option<Account>,
     ) -> Result<B256, TransactionRefusal> {
-        let (transaction, sidecar) = submission.into().into_parts();
+        self.insert_after(submission.into(), account, None)
+    }
+
+    /// The same if `pending` is what the block in the making has made of the account: a nonce that
+    /// it has used is used, and what it has paid is paid.
+    pub(crate) fn insert_after(
+        &mut self,
+        submission: Submission,
+        account: Option<Account>,
+        pending: Option<Account>,
+    ) -> Result<B256, TransactionRefusal> {
+        let (transaction, sidecar) = submission.into_parts();
         let hash = *transaction.hash();
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
         let account = account.unwrap_or_default();
+        // One of a block before the head says nothing.
+        let pending = pending.filter(|pending| pending.nonce >= account.nonce);
+        let begun = pending.map_or(0, |pending| pending.nonce);
+        let balance = pending.map_or(account.balance, |pending| pending.balance);
+        if self.is_full_for(sidecar.as_deref()) {
+            self.reorder();
+        }
         let none = Sender::default();
         let sender = self.sender(&address).unwrap_or(&none);
-        let next = sender.nonce.max(account.nonce);
+        let next = sender.nonce.max(account.nonce).max(begun);
         self.check(&transaction, next)?;
         if transaction.envelope().is_eip4844() && sidecar.is_none() {
             let detail = "the blob transaction comes without its sidecar";
             return Err(TransactionRefusal::new(Reason::UnsupportedType, detail));
         }
         self.check_replacement(&transaction, sender)?;
-        let unpaid = check_funds(&transaction, sender, next, account.balance)?;
-        let worst = self.make_room(&transaction, sender, next)?;
+        let unpaid = check_funds(&transaction, sender, next, balance)?;
+        let waiting = Waiting::new(transaction, self.arrivals + 1);
+        let worst = self.make_room(&waiting, sender, next)?;
         let worst_with_blobs = match &sidecar {
-            Some(sidecar) => self.make_room_for(sidecar, &transaction, sender, next)?,
+            Some(sidecar) => self.make_room_for(sidecar, &waiting, sender, next)?,
             None => Vec::new(),
         };
 
         for Tail { sender, nonce, .. } in worst.into_iter().chain(worst_with_blobs) {
-            self.remove(&sender, nonce);
+            self.remove(&sender, nonce, DropCause::Evicted);
         }
         self.arrivals += 1;
-        let waiting = Waiting::new(transaction, self.arrivals);
         self.change(address, |sender| {
-            let mut dropped = sender.advance(account.nonce);
-            if let Some(from) = unpaid {
-                dropped.extend(sender.waiting.take_from(from));
-            }
-            dropped.extend(sender.waiting.insert(waiting));
-            dropped
+            sender.begun = begun;
+            let used = for_cause(sender.advance(account.nonce), DropCause::NonceUsed);
+            let unpaid = unpaid.map(|from| sender.waiting.take_from(from));
+            let unpaid = for_cause(unpaid.into_iter().flatten(), DropCause::Unpaid);
+            let replaced = for_cause(sender.waiting.insert(waiting), DropCause::Replaced);
+            used.chain(unpaid).chain(replaced)
         });
         self.by_hash.insert(hash, (address, nonce));
         if let Some(sidecar) = sidecar {
             self.sidecars.insert(hash, (address, nonce), sidecar);
         }
         Ok(hash)
+    }
+
+    /// Whether something has to go for one more.
+    fn is_full_for(&self, sidecar: Option<&Sidecar>) -> bool {
+        let bytes = sidecar.map_or(0, |sidecar| self.sidecars.bytes() + bytes_of(sidecar));
+        self.len() >= self.limits.transactions || bytes > self.limits.sidecar_bytes
     }
 
     /// What can be said without looking at the sender's other transactions.
@@ -257,11 +308,11 @@ impl Pool {
     /// Says who has to go, if anybody, or refuses.
     fn make_room(
         &self,
-        transaction: &Transaction,
+        newcomer: &Waiting,
         sender: &Sender,
         next: u64,
     ) -> Result<Option<Tail>, TransactionRefusal> {
-        let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
+        let (address, nonce) = (newcomer.transaction.signer(), newcomer.nonce);
         if sender.waiting.get(nonce).is_some() {
             return Ok(None);
         }
@@ -274,7 +325,7 @@ impl Pool {
         }
         // Its own last one is at most the first of the index, so at most two are looked at.
         let worst = self.tails.iter().find(|tail| tail.sender != address);
-        let worth = sender.worth_of(next, nonce, tip_cap(transaction));
+        let worth = sender.worth_of(next, newcomer, self.ordered_at);
         match worst.filter(|worst| worst.worth < worth) {
             Some(worst) => Ok(Some(*worst)),
             None => Err(TransactionRefusal::new(Reason::PoolFull, String::new())),
@@ -285,11 +336,11 @@ impl Pool {
     fn make_room_for(
         &self,
         sidecar: &Sidecar,
-        transaction: &Transaction,
+        newcomer: &Waiting,
         sender: &Sender,
         next: u64,
     ) -> Result<Vec<Tail>, TransactionRefusal> {
-        let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
+        let (address, nonce) = (newcomer.transaction.signer(), newcomer.nonce);
         let full = |detail| Err(TransactionRefusal::new(Reason::PoolFull, detail));
         let replaced = sender.waiting.get(nonce).map(|old| old.transaction.hash());
         let with_blobs = sender.waiting.from(0).filter(|waiting| waiting.has_blobs()).count();
@@ -302,7 +353,7 @@ impl Pool {
         if missing == 0 {
             return Ok(Vec::new());
         }
-        let worth = sender.worth_of(next, nonce, tip_cap(transaction));
+        let worth = sender.worth_of(next, newcomer, self.ordered_at);
         // There are few, as each is large.
         let tails = self.sidecars.waiting().filter_map(|(sender, nonce)| {
             let tail = self.sender(sender)?.indexed?;
@@ -320,30 +371,6 @@ impl Pool {
             worst.push(tail);
         }
         if missing > 0 { full("there is no room for more blobs".to_owned()) } else { Ok(worst) }
-    }
-
-    /// Takes note that a canonical block has used `nonce` of `sender`, and forgets what that ends.
-    pub fn mined(&mut self, address: &Address, nonce: u64) {
-        if self.numbers.contains_key(address) {
-            self.change(*address, |sender| sender.advance(nonce + 1));
-        }
-    }
-
-    /// Takes note that the block which had used `nonce` of `sender` is canonical no more.
-    pub fn reverted(&mut self, address: &Address, nonce: u64) {
-        if self.numbers.contains_key(address) {
-            self.change(*address, |sender| {
-                sender.nonce = sender.nonce.min(nonce);
-                None
-            });
-        }
-    }
-
-    /// Forgets one transaction that can never be executed.
-    pub fn remove(&mut self, address: &Address, nonce: u64) {
-        if self.numbers.contains_key(address) {
-            self.change(*address, |sender| sender.waiting.remove(nonce));
-        }
     }
 
     /// Begins a selection for a block with these fees.
@@ -371,18 +398,21 @@ impl Pool {
     /// longer waits.
     fn change<Dropped>(&mut self, address: Address, change: impl FnOnce(&mut Sender) -> Dropped)
     where
-        Dropped: IntoIterator<Item = Waiting>,
+        Dropped: IntoIterator<Item = Gone>,
     {
         let number = self.number_of(address);
         let sender = &mut self.senders[number as usize];
-        for dropped in change(sender) {
+        for (dropped, cause) in change(sender) {
             let hash = dropped.transaction.hash();
             self.by_hash.remove(hash);
             if dropped.has_blobs() {
                 self.sidecars.leave(hash);
             }
+            if let Some(cause) = cause {
+                self.drops.count(cause);
+            }
         }
-        let tail = sender.tail();
+        let tail = sender.tail(self.ordered_at);
         let indexed = std::mem::replace(&mut sender.indexed, tail);
         if tail.is_none() {
             *sender = Sender::default();

@@ -71,6 +71,11 @@ impl Settled {
         open
     }
 
+    /// The number of the newest one.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.0.back().map(|settled| settled.block.number)
+    }
+
     /// Whether one of the blocks holds this transaction.
     pub(crate) fn holds(&self, hash: &B256) -> bool {
         self.0.iter().any(|settled| settled.hashes.contains(hash))

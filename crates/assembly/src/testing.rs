@@ -253,6 +253,7 @@ impl Machine {
                     }
                     Effect::Need { .. }
                     | Effect::Locate { .. }
+                    | Effect::Recheck { .. }
                     | Effect::Complete { .. }
                     | Effect::Failed { .. } => panic!("unexpected {effect:?}"),
                 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use preconf_chassis::{Context, Exit, Security, Shutdown, grpc};
 use preconf_engine::{EngineClient, EngineError, EngineHooks, EngineProxy, JwtSecret, ProxyConfig};
+use preconf_telemetry::{Registry, metrics::Gauge};
 use preconf_wire::admin;
 use tonic::service::Routes;
 
@@ -32,8 +33,9 @@ impl Door {
     }
 
     /// Opens the door, and keeps it open `until` the rest of this process has ended and what is
-    /// under way is answered. The hooks run on the runtime that this is called in. `give_up` is
-    /// called whenever the hooks are left alone: what they began is of no use. Returns where it is.
+    /// under way is answered. The hooks run on the runtime that this is called in. `left_alone` is
+    /// called with `true` whenever the hooks are left alone (what they began is of no use), and with
+    /// `false` when they are asked again. Returns where it is.
     ///
     /// # Errors
     /// If an address cannot be bound.
@@ -43,9 +45,10 @@ impl Door {
         hooks: Arc<dyn EngineHooks>,
         limits: ProxyConfig,
         until: Shutdown,
-        give_up: impl Fn() + Send + 'static,
+        left_alone: impl Fn(bool) + Send + 'static,
     ) -> Result<SocketAddr, Exit> {
         let signals = Signals::take()?;
+        context.follow_certificates(&self.security);
         let client = self.execution_client()?;
         let proxy = EngineProxy::new(client, self.inbound, hooks, limits);
         if self.args.passthrough {
@@ -53,11 +56,9 @@ impl Door {
         }
         let address = threads::spawn(context, self.args.engine_addr, proxy.router(), until)?;
 
-        let gauge = context.registry.gauge(
-            "passthrough",
-            "Whether all blocks are left to the execution client: 1, or 0 if not.",
-        );
-        let following = follow_passthrough(proxy.clone(), gauge, context.shutdown.clone(), give_up);
+        let gauge = passthrough_gauge(&context.registry);
+        let shutdown = context.shutdown.clone();
+        let following = follow_passthrough(proxy.clone(), gauge, shutdown, left_alone);
         context.tasks.spawn("passthrough", following);
         let obeying = signals.obey(proxy.clone(), context.shutdown.clone());
         context.tasks.spawn("signals", obeying);
@@ -70,4 +71,14 @@ impl Door {
         }
         Ok(address)
     }
+}
+
+/// Registers what a door counts, as it does when it opens: for documentation.
+pub fn register_metrics(registry: &Registry) {
+    let _ = passthrough_gauge(registry);
+}
+
+fn passthrough_gauge(registry: &Registry) -> Gauge {
+    let help = "Whether all blocks are left to the execution client: 1, or 0 if not.";
+    registry.gauge("passthrough", help)
 }

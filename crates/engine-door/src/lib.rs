@@ -14,4 +14,4 @@ mod switch;
 mod threads;
 
 pub use args::DoorArgs;
-pub use door::Door;
+pub use door::{Door, register_metrics};

@@ -84,21 +84,19 @@ impl Signals {
     }
 }
 
-/// Shows whether passthrough is on, and has what was begun given up while it is. When the process
+/// Shows whether passthrough is on, and says so to those whose hooks are left alone. When the process
 /// is told to stop, nothing new is begun either; what was is ended elsewhere, as stopped.
 pub(crate) async fn follow_passthrough(
     proxy: EngineProxy,
     gauge: Gauge,
     shutdown: Shutdown,
-    give_up: impl Fn() + Send,
+    left_alone: impl Fn(bool) + Send,
 ) -> Result<(), Infallible> {
     let mut passthrough = proxy.watch_passthrough();
     loop {
         let is_on = passthrough.borrow_and_update().is_some();
         gauge.set(is_on.into());
-        if is_on {
-            give_up();
-        }
+        left_alone(is_on);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {

@@ -14,6 +14,25 @@ pub fn payload_id(
     attributes: &PayloadAttributes,
     prev_proposer_pubkey: Option<&ProposerPublicKey>,
 ) -> PayloadId {
+    PayloadId::new(input(parent, attributes, prev_proposer_pubkey).id().0)
+}
+
+/// The ids that some revision of the execution client computes for the same, the newest first. Two
+/// may be equal.
+pub fn payload_ids(
+    parent: B256,
+    attributes: &PayloadAttributes,
+    prev_proposer_pubkey: Option<&ProposerPublicKey>,
+) -> Vec<PayloadId> {
+    let input = input(parent, attributes, prev_proposer_pubkey);
+    input.variants().map(|(_, id)| PayloadId::new(id.0)).collect()
+}
+
+fn input<'a>(
+    parent: B256,
+    attributes: &'a PayloadAttributes,
+    prev_proposer_pubkey: Option<&'a ProposerPublicKey>,
+) -> PayloadIdInput<'a> {
     let PayloadAttributes {
         timestamp,
         prev_randao,
@@ -24,7 +43,7 @@ pub fn payload_id(
         slot_number: _,
         target_gas_limit,
     } = attributes;
-    let input = PayloadIdInput {
+    PayloadIdInput {
         parent_hash: parent,
         timestamp: *timestamp,
         prev_randao: *prev_randao,
@@ -33,8 +52,7 @@ pub fn payload_id(
         parent_beacon_block_root: *parent_beacon_block_root,
         target_gas_limit: *target_gas_limit,
         prev_proposer_pubkey,
-    };
-    PayloadId::new(input.id().0)
+    }
 }
 
 #[cfg(test)]
@@ -70,5 +88,7 @@ mod tests {
         attributes.target_gas_limit = Some(36_000_000);
         let id = payload_id(parent, &attributes, Some(&key));
         assert_eq!(id.to_string(), "0x5c0028ceb862d95f");
+        let ids = payload_ids(parent, &attributes, Some(&key));
+        assert_eq!(ids[..2], [id, "0xd65ec8b44ee51e45".parse().unwrap()]);
     }
 }

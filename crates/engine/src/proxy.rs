@@ -2,19 +2,19 @@
 //! critical paths.
 //!
 //! What it decides: nothing about the chain. Every request is forwarded byte for byte, and what
-//! comes back is handed on byte for byte. Three calls are shown to a service through
-//! [`EngineHooks`], after the execution client has answered them: forkchoiceUpdated, whose payload
-//! id the service may replace by its own; newPayload, when it was VALID; and getPayload, which the
-//! service may answer itself.
+//! comes back is handed on byte for byte. Two calls are shown to a service through
+//! [`EngineHooks`]: forkchoiceUpdated, after the execution client has answered it, whose payload id
+//! the service may replace by its own; and getPayload, which the service may answer itself.
 //!
 //! Invariants:
 //! - A hook that panics, hangs or declines changes nothing: the request is answered by the
-//!   execution client. For a getPayload that means asking for the client's own payload under the
-//!   client's own id, which the proxy remembers beside ours.
+//!   execution client. For a getPayload that means the client's own payload under the client's own
+//!   id, which the proxy remembers beside ours, and asks for at once: it ends the client's build, and
+//!   is there when the hook has spent its time.
 //! - Forwarding shares no lock, no queue and no thread with hooks: they run on the runtime in which
 //!   the proxy was made, and the router may be served by another one.
 //! - Forkchoice updates of every version reach the execution client one at a time in the order they
-//!   came, and hooks see them in that order.
+//!   came, and hooks see them in that order; of one that they do not see they are told.
 //! - After [`ProxyConfig::fault_limit`] faults within [`ProxyConfig::fault_window`] the hooks are
 //!   left alone: *passthrough*, which an operator may also switch on, and only an operator switches
 //!   off. What was begun before ends; nothing new is begun.
@@ -33,14 +33,13 @@ mod guard;
 mod hooks;
 mod ids;
 mod passthrough;
+mod place;
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use alloy_rpc_types_engine::PayloadId;
 use axum::Router;
 use axum::body::Body;
@@ -53,7 +52,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Mutex, watch};
 use tracing::{debug, warn};
 
-pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture, NewPayload, NewPayloadCall};
+pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture};
 pub use self::passthrough::{Passthrough, PassthroughCause};
 pub use crate::version::{ForkchoiceVersion, PayloadVersion};
 
@@ -61,6 +60,7 @@ use self::call::{Call, Forkchoice, Unseen};
 use self::guard::Guard;
 use self::ids::PayloadIds;
 use self::passthrough::Switch;
+use self::place::Place;
 use crate::client::{EngineClient, EngineError, Forwarded};
 use crate::door::{admit, json};
 use crate::jwt::JwtSecret;
@@ -122,8 +122,8 @@ struct Proxy {
     ids: PayloadIds,
     /// Held while a forkchoice update is forwarded. Tokio's mutex is fair: first come, first sent.
     forwarding: Mutex<()>,
-    /// Held while a hook looks at a forkchoice update.
-    looking: Mutex<()>,
+    /// Held while a hook looks at a forkchoice update, or is told of one that it does not see.
+    looking: Arc<Mutex<()>>,
     not_understood: AtomicU64,
     unanswered: AtomicU64,
 }
@@ -152,7 +152,7 @@ impl EngineProxy {
             switch,
             ids: PayloadIds::default(),
             forwarding: Mutex::new(()),
-            looking: Mutex::new(()),
+            looking: Arc::default(),
             not_understood: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
         }))
@@ -208,7 +208,6 @@ impl Proxy {
             Call::GetPayload { id, version, payload } => {
                 self.get_payload(headers, &body, &id, version, payload).await
             }
-            Call::NewPayload { version } => self.new_payload(headers, &body, version).await,
             Call::NotUnderstood { method } => {
                 self.not_understood(&method);
                 self.pass(headers, &body).await
@@ -220,8 +219,27 @@ impl Proxy {
     /// Forwards what no hook is asked about, or what all of them left to the execution client.
     async fn pass(&self, headers: &HeaderMap, body: &Bytes) -> Response {
         let Unseen { body: sent, is_forkchoice } = Unseen::read(body, |ours| self.ids.theirs(ours));
-        let _turn = if is_forkchoice { Some(self.forwarding.lock().await) } else { None };
-        self.hand_on(self.forward(headers, sent).await, body)
+        if !is_forkchoice {
+            return self.hand_on(self.forward(headers, sent).await, body);
+        }
+        let turn = self.forwarding.lock().await;
+        let forwarded = self.forward(headers, sent).await;
+        self.unseen(Place::take(&self.looking).await, None);
+        drop(turn);
+        self.hand_on(forwarded, body)
+    }
+
+    /// Tells the hooks in their turn of a forkchoice update that they do not see. In passthrough
+    /// there is nobody to be told: what was begun is given up.
+    fn unseen(&self, mut place: Place, head: Option<B256>) {
+        if self.switch.is_on() {
+            return;
+        }
+        let hooks = Arc::clone(&self.hooks);
+        self.guard.tell(async move {
+            place.reached().await;
+            hooks.forkchoice_unseen(head);
+        });
     }
 
     fn not_understood(&self, method: &str) {
@@ -239,42 +257,32 @@ impl Proxy {
     ) -> Response {
         let forwarding = self.forwarding.lock().await;
         let forwarded = self.forward(headers, body.clone()).await;
-        // Take our place among those whose hooks wait before the next update may be sent, but let
-        // that one be sent before we wait.
-        let mut looking = pin!(self.looking.lock());
-        let mut place = poll_fn(|cx| {
-            Poll::Ready(match looking.as_mut().poll(cx) {
-                Poll::Ready(place) => Some(place),
-                Poll::Pending => None,
-            })
-        })
-        .await;
+        // Before the next update may be sent, but let that one be sent before we wait.
+        let mut place = Place::take(&self.looking).await;
         drop(forwarding);
 
-        let Ok(answer) = &forwarded else { return self.hand_on(forwarded, body) };
-        let Some(forkchoice) = Forkchoice::parse(answer) else {
+        let head = call.state.head_block_hash;
+        let Some(forkchoice) = forwarded.as_ref().ok().and_then(Forkchoice::parse) else {
+            self.unseen(place, Some(head));
             return self.hand_on(forwarded, body);
         };
-        if forkchoice.is_valid_for_another_than(call.state.head_block_hash) {
+        if forkchoice.is_valid_for_another_than(head) {
             self.not_understood(call.version.forkchoice_updated());
+            self.unseen(place, Some(head));
             return self.hand_on(forwarded, body);
         }
         let theirs = forkchoice.updated.payload_id;
         let hooks = Arc::clone(&self.hooks);
         let updated = forkchoice.updated.clone();
-        let ours = self
-            .guard
-            .call("forkchoiceUpdated", async {
-                if place.is_none() {
-                    place = Some(looking.await);
-                }
-                self.guard
-                    .apart(async move { hooks.forkchoice_updated(&call, &updated).await })
-                    .await
-            })
-            .await
-            .flatten();
-        match ours.filter(|_| forkchoice.updated.is_valid()) {
+        let looked = self.guard.call("forkchoiceUpdated", async {
+            place.reached().await;
+            self.guard.apart(async move { hooks.forkchoice_updated(&call, &updated).await }).await
+        });
+        let looked = looked.await;
+        if looked.is_none() {
+            self.unseen(place, Some(head));
+        }
+        match looked.flatten().filter(|_| forkchoice.updated.is_valid()) {
             Some(ours) => {
                 self.ids.remember(ours, theirs);
                 json(StatusCode::OK, forkchoice.with_payload_id(id, ours))
@@ -291,28 +299,26 @@ impl Proxy {
         version: PayloadVersion,
         payload: PayloadId,
     ) -> Response {
+        // Before the hook is asked, and to its end even if the hook answers: it ends the client's
+        // build.
+        let theirs = self.ids.behind(payload).map(|_| {
+            let (client, headers) = (self.client.clone(), headers.clone());
+            let Unseen { body: sent, .. } = Unseen::read(body, |ours| self.ids.theirs(ours));
+            let deadline = self.config.forward_deadline;
+            tokio::spawn(async move { client.forward(sent, &headers, deadline).await })
+        });
         let hooks = Arc::clone(&self.hooks);
         let asked = self.guard.apart(async move { hooks.get_payload(version, payload).await });
-        match self.guard.call("getPayload", asked).await.flatten() {
-            Some(ours) => json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours))),
+        if let Some(ours) = self.guard.call("getPayload", asked).await.flatten() {
+            return json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours)));
+        }
+        match theirs {
+            Some(theirs) => match theirs.await {
+                Ok(forwarded) => self.hand_on(forwarded, body),
+                Err(_) => self.pass(headers, body).await,
+            },
             None => self.pass(headers, body).await,
         }
-    }
-
-    async fn new_payload(
-        &self,
-        headers: &HeaderMap,
-        body: &Bytes,
-        version: PayloadVersion,
-    ) -> Response {
-        let forwarded = self.forward(headers, body.clone()).await;
-        if forwarded.as_ref().is_ok_and(call::is_valid_status) {
-            let hooks = Arc::clone(&self.hooks);
-            let call = NewPayloadCall::new(version, body.clone());
-            let seen = self.guard.apart(async move { hooks.new_payload_valid(call) });
-            self.guard.call("newPayload", seen).await;
-        }
-        self.hand_on(forwarded, body)
     }
 
     async fn forward(&self, headers: &HeaderMap, body: Bytes) -> Result<Forwarded, EngineError> {

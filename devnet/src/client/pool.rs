@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, U256};
-use preconf_assembly::{Pool, PoolLimits, Selection};
+use preconf_assembly::{DropCause, Pool, PoolLimits, Selection};
 use preconf_chain::{ChainSpec, Header, Transaction};
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason};
 use preconf_state::Account;
@@ -144,7 +144,8 @@ impl TransactionPool {
     }
 
     pub(crate) fn remove(&mut self, transaction: &Transaction) {
-        self.pool.remove(&transaction.signer(), transaction.envelope().nonce());
+        let nonce = transaction.envelope().nonce();
+        self.pool.remove(&transaction.signer(), nonce, DropCause::Invalid);
     }
 
     /// A canonical block holds this transaction.

@@ -26,6 +26,8 @@ use preconf_primitives::TransactionRefusal;
 use preconf_state::{Account, Key, Overlay, StateCache};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::Metrics;
+
 /// How many orders may wait. When [`OFFERS`] of the ingress wait, further ones are refused; all
 /// other orders come a few times in a block, so for them the queue is never full unless the thread
 /// hangs.
@@ -72,6 +74,8 @@ pub(crate) enum Order {
     StateFailed { build: BuildId, keys: Vec<Key>, cause: BoxError },
     /// Where the execution client sees a promised transaction.
     Located { build: BuildId, transaction: B256, located: Located },
+    /// What senders have after the canonical block with this number.
+    Recheck { number: u64, accounts: Vec<(Address, Option<Account>)> },
     /// The flashblock that was on its way is out.
     Published { build: BuildId, index: u64 },
 }
@@ -168,6 +172,7 @@ pub(crate) struct BuildThread {
     spec: Arc<ChainSpec>,
     timing: Timing,
     limits: PoolLimits,
+    metrics: Arc<Metrics>,
     pub(crate) orders: OrderQueue,
     effects: mpsc::Sender<Effect<StateCache>>,
 }
@@ -178,15 +183,16 @@ impl BuildThread {
         spec: Arc<ChainSpec>,
         timing: Timing,
         limits: PoolLimits,
+        metrics: Arc<Metrics>,
     ) -> (Self, Orders, mpsc::Receiver<Effect<StateCache>>) {
         let (give, orders) = OrderQueue::new();
         let (effects, wanted) = mpsc::channel(EFFECTS);
-        (Self { spec, timing, limits, orders, effects }, give, wanted)
+        (Self { spec, timing, limits, metrics, orders, effects }, give, wanted)
     }
 
     /// Runs until nobody can give orders or wants effects any more.
     pub(crate) fn run(self) -> Result<(), Infallible> {
-        let Self { spec, timing, limits, orders, effects } = self;
+        let Self { spec, timing, limits, metrics, orders, effects } = self;
         let mut assembler = Assembler::new(spec, timing, limits);
         let mut wake = Wake::OnInput;
         loop {
@@ -200,6 +206,9 @@ impl BuildThread {
                 if effects.blocking_send(effect).is_err() {
                     return Ok(());
                 }
+            }
+            for (cause, count) in assembler.take_drops() {
+                metrics.dropped(cause, count);
             }
         }
     }
@@ -245,6 +254,7 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
         Order::Located { build, transaction, located } => {
             assembler.located(build, &transaction, located);
         }
+        Order::Recheck { number, accounts } => assembler.recheck(number, accounts),
         Order::Published { build, index } => assembler.published(build, index),
     }
 }

@@ -19,7 +19,7 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 
 /// Builds blocks in signed pieces, between a consensus client and its execution client.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "preconf-builder", version)]
+#[command(name = "preconf-builder", version = preconf_chassis::version())]
 pub struct Config {
     /// The Engine API.
     #[command(flatten)]

@@ -67,12 +67,9 @@ impl Feed {
         self.dismissed.send_replace(());
     }
 
-    /// A feed that goes on with what was published before the process was started again.
-    pub(crate) fn restore(&self, items: &[(Position, FeedItem)]) {
-        let mut window = self.window.lock();
-        for (position, item) in items {
-            window.push(*position, Arc::new(item.clone()));
-        }
+    /// Takes back an item that was published before the process was started again.
+    pub(crate) fn restore(&self, position: Position, item: FeedItem) {
+        self.window.lock().push(position, Arc::new(item));
     }
 
     /// What is kept for replay, each item at the flashblock that it is or follows.
@@ -313,9 +310,10 @@ mod tests {
     #[test]
     fn a_restored_feed_replays_what_the_one_before_kept() {
         let before = feed().kept();
-        let items: Vec<_> = before.iter().map(|(at, item)| (*at, item.as_ref().clone())).collect();
         let after = Feed::new(Shutdown::new());
-        after.restore(&items);
+        for (at, item) in before {
+            after.restore(at, item.as_ref().clone());
+        }
         assert_eq!(kept(&after, Some(at(7, 2))), kept(&feed(), Some(at(7, 2))));
     }
 

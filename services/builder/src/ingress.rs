@@ -17,7 +17,8 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
 use futures_util::StreamExt as _;
 use preconf_assembly::{
-    SidecarError, Submission, Unproved, check_intrinsic_gas, check_sender, is_blob_transaction,
+    SidecarError, Submission, Unproved, check_gas_cap, check_intrinsic_gas, check_sender,
+    is_blob_transaction,
 };
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_chassis::Backoff;
@@ -184,6 +185,8 @@ impl Ingress {
         account: Option<Account>,
     ) -> Result<B256, TransactionRefusal> {
         let ahead = submission.transaction().clone();
+        // Before it is in a flashblock.
+        self.sequencer.submissions.remember(*ahead.hash());
         let taken = self.ask(|answer| Order::Submit { submission, account, answer }).await??;
         self.speculation.consider(&ahead);
         Ok(taken)
@@ -205,6 +208,7 @@ impl Ingress {
         }
         // As the next block will count, whose fork is that of the head or a later one.
         let (number, timestamp) = (head.header.number + 1, head.header.timestamp + 1);
+        check_gas_cap(&self.sequencer.spec, number, timestamp, transaction)?;
         check_intrinsic_gas(&self.sequencer.spec, number, timestamp, transaction)?;
         Ok(head)
     }

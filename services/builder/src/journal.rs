@@ -12,12 +12,12 @@
 //! It is not flushed to the disk: it survives the end of the process, not of the machine. After
 //! that, a builder that listens to the feed (`--standby-feed`) hears what it has promised.
 //!
-//! Bounds: beyond [`MAX_BYTES`] the file is written anew with what the feed keeps. One process has
-//! it at a time.
+//! Bounds: beyond [`LONG`] the file is written anew with what the feed keeps. It is read one record
+//! after the other, of which whoever reads keeps what it wants. One process has it at a time.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,6 +32,8 @@ use preconf_wire::feed::{EncodedItem, FeedItem};
 const LONG: u64 = 8 * 1024 * 1024;
 /// The largest file that is read.
 const MAX_READ: u64 = 512 * 1024 * 1024;
+/// The largest record that makes sense: a message of the feed has 16 MiB at most.
+const MAX_RECORD: usize = 17 * 1024 * 1024;
 const HEAD: usize = 8;
 /// Kind, session and index.
 const PREFIX: usize = 17;
@@ -47,11 +49,9 @@ pub(crate) struct Journal {
     anew: u64,
 }
 
-/// What a journal holds.
+/// What a journal holds besides what was signed.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
-    /// What was signed, each at the flashblock it is or follows, in order.
-    pub(crate) items: Vec<(Position, FeedItem)>,
     /// The flashblock that may or may not have been signed.
     pub(crate) unsigned: Option<Flashblock>,
     /// How many bytes at the end make no sense.
@@ -66,11 +66,15 @@ enum Kind {
 }
 
 impl Journal {
-    /// Opens the file, or makes it, and reads what it holds.
+    /// Opens the file, or makes it, and reads what it holds: `keep` gets what was signed, each at the
+    /// flashblock it is or follows, in order.
     ///
     /// # Errors
     /// If that cannot be done, or another process has it.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, Recovered)> {
+    pub(crate) fn open(
+        path: &Path,
+        keep: impl FnMut(Position, FeedItem),
+    ) -> io::Result<(Self, Recovered)> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         lock(&file)?;
@@ -79,9 +83,7 @@ impl Journal {
             let reason = format!("{length} bytes are more than a journal has");
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
-        let (recovered, whole) = read(&content);
+        let (recovered, whole) = read(BufReader::new(&file), length, keep)?;
         // What is torn would hide what is written behind it.
         file.set_len(whole)?;
         file.seek(SeekFrom::Start(whole))?;
@@ -195,11 +197,16 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
     [hash[0], hash[1], hash[2], hash[3]]
 }
 
-/// What the content means, and how much of it does.
-fn read(content: &[u8]) -> (Recovered, u64) {
+/// What the content means, which has `length` bytes, and how much of it does.
+fn read(
+    mut content: impl Read,
+    length: u64,
+    mut keep: impl FnMut(Position, FeedItem),
+) -> io::Result<(Recovered, u64)> {
     let mut recovered = Recovered::default();
-    let mut rest = content;
-    while let Some((kind, at, body, behind)) = next_record(rest) {
+    let (mut whole, mut record) = (0, Vec::new());
+    while next_record(&mut content, &mut record)? {
+        let Some((kind, at, body)) = parse(&record) else { break };
         match kind {
             Kind::Flashblock => {
                 // One that has no signatures was never published: only the last may have any.
@@ -217,29 +224,47 @@ fn read(content: &[u8]) -> (Recovered, u64) {
                 let signature = FixedBytes::from_slice(signature);
                 let seal = FixedBytes::from_slice(seal);
                 let signed = SignedFlashblock { flashblock, signature, seal };
-                recovered.items.push((at, FeedItem::Flashblock(signed)));
+                keep(at, FeedItem::Flashblock(signed));
             }
             Kind::Statement => match EncodedItem::decode(body) {
-                Ok(Some(item)) => recovered.items.push((at, item)),
+                Ok(Some(item)) => keep(at, item),
                 // Written by a newer version.
                 Ok(None) => {}
                 Err(_) => break,
             },
         }
-        rest = behind;
+        whole += (HEAD + record.len()) as u64;
     }
-    recovered.torn = rest.len() as u64;
-    (recovered, (content.len() - rest.len()) as u64)
+    recovered.torn = length.saturating_sub(whole);
+    Ok((recovered, whole))
 }
 
-/// Kind, position and body of the first record, and what is behind it.
-fn next_record(content: &[u8]) -> Option<(Kind, Position, &[u8], &[u8])> {
-    let (length, rest) = content.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let (record, behind) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    if checksum(record) != *sum {
-        return None;
+/// Reads one record after its checksum. `false` where there is none that is whole and intact.
+fn next_record(content: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool> {
+    let mut head = [0; HEAD];
+    if !fill(content, &mut head)? {
+        return Ok(false);
     }
+    let [a, b, c, d, sum @ ..] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > MAX_RECORD {
+        return Ok(false);
+    }
+    record.resize(length, 0);
+    Ok(fill(content, record)? && checksum(record) == sum)
+}
+
+/// `false` if there is not as much.
+fn fill(content: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match content.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Kind, position and body of a record.
+fn parse(record: &[u8]) -> Option<(Kind, Position, &[u8])> {
     let (kind, record) = record.split_first()?;
     let (seq, record) = record.split_first_chunk()?;
     let (index, body) = record.split_first_chunk()?;
@@ -250,7 +275,7 @@ fn next_record(content: &[u8]) -> Option<(Kind, Position, &[u8], &[u8])> {
         _ => return None,
     };
     let at = Position::new(Seq::new(u64::from_be_bytes(*seq)), u64::from_be_bytes(*index));
-    Some((kind, at, body, behind))
+    Some((kind, at, body))
 }
 
 #[cfg(test)]
@@ -266,6 +291,14 @@ mod tests {
         (position, FeedItem::Flashblock(SignedFlashblock { flashblock, signature, seal }))
     }
 
+    type Items = Vec<(Position, FeedItem)>;
+
+    fn open(path: &Path) -> io::Result<(Journal, Recovered, Items)> {
+        let mut items = Items::new();
+        let (journal, recovered) = Journal::open(path, |at, item| items.push((at, item)))?;
+        Ok((journal, recovered, items))
+    }
+
     fn write(journal: &mut Journal, position: Position) {
         journal.flashblock(&flashblock(position)).unwrap();
         journal.signatures(position, &SIGNED.0, &SIGNED.1).unwrap();
@@ -275,29 +308,29 @@ mod tests {
     fn what_was_written_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let (mut journal, recovered) = Journal::open(&path).unwrap();
-        assert!(recovered.items.is_empty() && recovered.unsigned.is_none());
+        let (mut journal, recovered, items) = open(&path).unwrap();
+        assert!(items.is_empty() && recovered.unsigned.is_none());
         write(&mut journal, at(7, 0));
         journal.statement(at(7, 0), &abandoned(7)).unwrap();
         write(&mut journal, at(8, 0));
         journal.flashblock(&flashblock(at(8, 1))).unwrap();
         drop(journal);
 
-        let (mut journal, recovered) = Journal::open(&path).unwrap();
+        let (mut journal, recovered, items) = open(&path).unwrap();
         let expected = [signed(at(7, 0)), (at(7, 0), abandoned(7)), signed(at(8, 0))];
-        assert_eq!(recovered.items, expected);
+        assert_eq!(items, expected);
         assert_eq!(recovered.unsigned, Some(flashblock(at(8, 1))));
         assert_eq!(recovered.torn, 0);
         journal.signatures(at(8, 1), &SIGNED.0, &SIGNED.1).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path).unwrap().1.items[3], signed(at(8, 1)));
+        assert_eq!(open(&path).unwrap().2[3], signed(at(8, 1)));
     }
 
     #[test]
     fn wherever_the_end_is_torn_or_damaged_what_is_before_it_counts() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, ..) = open(&path).unwrap();
         write(&mut journal, at(7, 0));
         let whole = journal.bytes as usize;
         write(&mut journal, at(7, 1));
@@ -306,17 +339,20 @@ mod tests {
         for end in whole..content.len() {
             let mut damaged = content.clone();
             damaged[end] ^= 1;
-            for content in [&content[..end], &damaged] {
-                let (recovered, _) = read(content);
-                assert_eq!(recovered.items[..], [signed(at(7, 0))], "{end}");
+            for content in [&content[..end], &damaged[..]] {
+                let (length, mut items) = (content.len() as u64, Items::new());
+                let keep = |at, item| items.push((at, item));
+                let (recovered, read) = read(content, length, keep).unwrap();
+                assert_eq!(items[..], [signed(at(7, 0))], "{end}");
+                assert_eq!(read + recovered.torn, length, "{end}");
             }
         }
         std::fs::write(&path, &content[..content.len() - 1]).unwrap();
-        let (mut journal, recovered) = Journal::open(&path).unwrap();
+        let (mut journal, recovered, _) = open(&path).unwrap();
         assert!(recovered.torn > 0);
         write(&mut journal, at(8, 0));
         drop(journal);
-        let items = Journal::open(&path).unwrap().1.items;
+        let items = open(&path).unwrap().2;
         assert_eq!(items, [signed(at(7, 0)), signed(at(8, 0))]);
     }
 
@@ -324,7 +360,7 @@ mod tests {
     fn a_journal_written_anew_holds_what_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, ..) = open(&path).unwrap();
         for index in 0..10 {
             write(&mut journal, at(7, index));
         }
@@ -335,16 +371,31 @@ mod tests {
         assert!(journal.bytes < before);
         write(&mut journal, at(9, 0));
         drop(journal);
-        let items = Journal::open(&path).unwrap().1.items;
+        let items = open(&path).unwrap().2;
         assert_eq!(items, [signed(at(8, 0)), (at(8, 0), abandoned(8)), signed(at(9, 0))]);
+    }
+
+    #[test]
+    fn a_length_that_makes_no_sense_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let (mut journal, ..) = open(&path).unwrap();
+        write(&mut journal, at(7, 0));
+        let whole = journal.bytes;
+        drop(journal);
+        let mut content = std::fs::read(&path).unwrap();
+        content.extend_from_slice(&[0xff; 64]);
+        std::fs::write(&path, &content).unwrap();
+        let (journal, recovered, items) = open(&path).unwrap();
+        assert_eq!((items.len(), recovered.torn, journal.bytes), (1, 64, whole));
     }
 
     #[test]
     fn two_builders_do_not_share_a_journal() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let _journal = Journal::open(&path).unwrap();
-        let error = Journal::open(&path).unwrap_err();
+        let _journal = open(&path).unwrap();
+        let error = open(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
     }
 }

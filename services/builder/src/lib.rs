@@ -43,4 +43,5 @@ mod standby;
 mod testing;
 
 pub use config::{Config, Prepared};
+pub use metrics::register as register_metrics;
 pub use serve::serve;

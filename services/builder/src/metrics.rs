@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use preconf_assembly::{Completion, Exhausted};
+use preconf_assembly::{Completion, DropCause, Exhausted};
 use preconf_primitives::{AbandonReason, Epoch, Flashblock, Retraction};
 use preconf_telemetry::{
     Registry,
@@ -40,7 +40,9 @@ pub(crate) struct Metrics {
     retractions: Family<Counter, 1>,
     lost_statements: Family<Counter, 2>,
     heads: Family<Counter, 1>,
+    foreign_blocks: Family<Counter, 1>,
     submissions: Family<Counter, 2>,
+    dropped: Family<Counter, 1>,
     shared: Family<Counter, 1>,
     epoch: Gauge,
     heard: Family<Counter, 1>,
@@ -92,10 +94,20 @@ impl Metrics {
                 "Heads moved to, by whether the chain was followed back to the head before.",
                 ["followed"],
             ),
+            foreign_blocks: registry.counters(
+                "foreign_blocks",
+                "Heads that were built by others, by whether the state in memory was kept.",
+                ["kept"],
+            ),
             submissions: registry.counters(
                 "submissions",
                 "Transactions offered to the pool, by where they came from and outcome.",
                 ["source", "outcome"],
+            ),
+            dropped: registry.counters(
+                "dropped_transactions",
+                "Transactions that the pool let go without a block that holds them, by cause.",
+                ["cause"],
             ),
             shared: registry.counters(
                 "shared_transactions",
@@ -143,6 +155,10 @@ impl Metrics {
         self.heads.get([if is_followed { "true" } else { "false" }]).inc();
     }
 
+    pub(crate) fn foreign_block(&self, is_kept: bool) {
+        self.foreign_blocks.get([if is_kept { "true" } else { "false" }]).inc();
+    }
+
     pub(crate) fn build_ended(&self, end: BuildEnd) {
         let label = match end {
             BuildEnd::Sealed(Completion::Requested) => "sealed_on_request",
@@ -168,6 +184,10 @@ impl Metrics {
         self.submissions.get([source, outcome]).inc();
     }
 
+    pub(crate) fn dropped(&self, cause: DropCause, count: u64) {
+        self.dropped.get([cause.as_str()]).inc_by(count);
+    }
+
     pub(crate) fn shared(&self, outcome: &'static str) {
         self.shared.get([outcome]).inc();
     }
@@ -187,4 +207,10 @@ impl Metrics {
     pub(crate) fn epoch(&self, epoch: Epoch) {
         self.epoch.set(i64::try_from(epoch.get()).unwrap_or(i64::MAX));
     }
+}
+
+/// Registers what this service counts, as it does when it serves: for documentation.
+pub fn register(registry: &Registry) {
+    let _ = Metrics::new(registry);
+    preconf_engine_door::register_metrics(registry);
 }

@@ -13,14 +13,14 @@ use alloy_eips::eip7685::Requests;
 use alloy_rpc_types_engine::{
     ExecutionPayloadEnvelopeV3, ExecutionPayloadEnvelopeV4, ExecutionPayloadEnvelopeV5,
 };
-use preconf_engine::{EngineHooks as _, PayloadVersion};
+use preconf_engine::PayloadVersion;
 use preconf_payload_api::{ForkVersion, HealthBody, PayloadRequest, PayloadResponse, SlotRule};
 use preconf_wire::payload::{Absence, PayloadService};
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info};
 
-use crate::sequencer::{Attributed, Sequencer};
+use crate::sequencer::{Asker, Attributed, Sequencer};
 
 /// How often a build is looked for.
 const TRIES: u32 = 5;
@@ -54,7 +54,7 @@ impl Payloads {
         let spec = &self.sequencer.spec;
         let version = PayloadVersion::of_get_payload(spec, build.timestamp);
         let fork = ForkVersion::at(spec, build.timestamp);
-        let sealed = self.sequencer.get_payload(version, build.id).await;
+        let sealed = self.sequencer.payload(version, build.id, Asker::PayloadServer).await;
         let envelope = sealed.ok_or(Absence::NotAvailable)?;
         // Blobs make it megabytes: longer than a thread of the runtime may be held.
         let read = tokio::task::spawn_blocking(move || response(fork, version, &envelope)).await;

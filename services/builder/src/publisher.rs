@@ -38,7 +38,7 @@ use preconf_primitives::{
 use preconf_signing::{
     Lease, OpenSession, SignFlashblock, Signatures, SignedFlashblock, SignerRefusalReason, v2,
 };
-use preconf_telemetry::current_traceparent;
+use preconf_telemetry::{Remembered, Trace, current_traceparent};
 use preconf_wire::{
     feed::FeedItem,
     signer::{SignerClient, SignerError},
@@ -47,7 +47,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::{feed::Feed, journal::Journal, metrics::Metrics};
 
@@ -71,6 +71,8 @@ pub(crate) enum Outgoing {
         parent_hash: B256,
         payload_id: PayloadId,
         opening: Box<Opening>,
+        /// What its flashblocks are traced in.
+        trace: Trace,
     },
     /// It has a flashblock.
     Flashblock { build: BuildId, cut: Cut },
@@ -85,6 +87,8 @@ pub(crate) enum Outgoing {
 pub(crate) enum Published {
     /// The flashblock with this index is out.
     Flashblock { build: BuildId, index: u64 },
+    /// The last one is out: readers have the whole block.
+    Completed { build: BuildId },
     /// The signer refused or did not answer: the build is over.
     Failed { build: BuildId, reason: AbandonReason },
     /// The lease is ours: what is built is published from here on.
@@ -98,6 +102,8 @@ pub(crate) struct Parts {
     pub(crate) signer: SignerClient,
     pub(crate) feed: Arc<Feed>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How transactions came, by their hashes.
+    pub(crate) submissions: Arc<Remembered<B256>>,
     /// Under which name it takes the lease.
     pub(crate) holder: String,
     pub(crate) lease_duration: Duration,
@@ -131,6 +137,7 @@ pub(crate) struct Publisher {
 struct Live {
     build: BuildId,
     session: Session,
+    trace: Trace,
     /// Goes out with index 0.
     opening: Option<Box<Opening>>,
     parent_digest: preconf_primitives::Digest,
@@ -224,9 +231,12 @@ impl Publisher {
                 self.held = Some(next);
                 Ok(())
             }
-            Outgoing::Open { build, block_number, parent_hash, payload_id, opening } => {
-                let opened = self.open(build, block_number, parent_hash, payload_id, opening);
-                opened.await.map_err(|error| (build, error))
+            Outgoing::Open { build, block_number, parent_hash, payload_id, opening, trace } => {
+                let span = info_span!("open session", build = build.0, block_number);
+                trace.adopt(&span);
+                let opened =
+                    self.open(build, block_number, parent_hash, payload_id, opening, trace);
+                opened.instrument(span).await.map_err(|error| (build, error))
             }
             Outgoing::Flashblock { build, cut } if self.is_live(build) => {
                 self.flashblock(build, cut, false).await.map_err(|error| (build, error))
@@ -235,6 +245,7 @@ impl Publisher {
                 match self.flashblock(build, last, true).await {
                     Ok(()) => {
                         self.seal(block_hash, state_root);
+                        self.tell(Published::Completed { build }).await;
                         Ok(())
                     }
                     Err(error) => Err((build, error)),
@@ -291,6 +302,7 @@ impl Publisher {
         parent_hash: B256,
         payload_id: PayloadId,
         opening: Box<Opening>,
+        trace: Trace,
     ) -> Result<(), PublishError> {
         self.shorten_journal()?;
         let epoch = match self.lease {
@@ -315,6 +327,7 @@ impl Publisher {
         self.live = Some(Live {
             build,
             session,
+            trace,
             opening: Some(opening),
             parent_digest: opened.parent_digest,
             next_index: 0,
@@ -329,7 +342,17 @@ impl Publisher {
         is_last: bool,
     ) -> Result<(), PublishError> {
         let transactions = cut.transactions.len();
-        let span = info_span!("flashblock", build = build.0, index = cut.index, transactions);
+        let span = info_span!(
+            "flashblock",
+            otel.kind = "producer",
+            build = build.0,
+            position = field::Empty,
+            transactions,
+            is_last,
+        );
+        if let Some(live) = &self.live {
+            live.trace.adopt(&span);
+        }
         self.sign_flashblock(build, cut, is_last).instrument(span).await
     }
 
@@ -380,10 +403,27 @@ impl Publisher {
         self.progress.accept(&arrival);
         self.parts.metrics.flashblock(&signed.flashblock, started.elapsed());
         self.parts.feed.publish(at, FeedItem::Flashblock(signed));
+        Span::current().record("position", field::display(at));
+        self.trace_transactions(at, &cut);
         // Owed from here on, so that the assembler may forget them.
         self.retract(at, session, &cut);
         self.tell(Published::Flashblock { build, index: cut.index }).await;
         Ok(())
+    }
+
+    /// Tells the traces of the transactions where they have gone, and the other way round.
+    fn trace_transactions(&self, at: Position, cut: &Cut) {
+        let (span, flashblock) = (Span::current(), Trace::current());
+        for transaction in &cut.transactions {
+            let Some(submission) = self.parts.submissions.take(transaction.hash()) else {
+                continue;
+            };
+            submission.link(&span);
+            let preconfirmed = info_span!(parent: None, "preconfirmed", position = %at);
+            submission.adopt(&preconfirmed);
+            flashblock.link(&preconfirmed);
+            preconfirmed.in_scope(|| ());
+        }
     }
 
     /// A flashblock with its signatures, which are in the journal.

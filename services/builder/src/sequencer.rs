@@ -7,8 +7,10 @@
 //! not when it is acted upon, so what runs is always what was wished last.
 //!
 //! * [`builds`] — what became of each build, and the one message that says how it ended.
+//! * [`foreign`] — the state after a block of others.
 //! * [`heard`] — what another builder has published.
 //! * [`lineage`] — which blocks lie between the head before and a new one.
+//! * [`payload`] — the answer to getPayload.
 //! * [`opening`] — from payload attributes to a block's environment.
 //! * [`reads`] — what the build thread wants to know of the chain, asked until it is answered.
 //! * [`work`] — what the build thread wants done.
@@ -17,9 +19,11 @@
 //! signer.
 
 mod builds;
+mod foreign;
 mod heard;
 mod lineage;
 mod opening;
+mod payload;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -29,23 +33,25 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use preconf_assembly::BuildId;
 use preconf_chain::{ChainSpec, Header};
 use preconf_chassis::Backoff;
 use preconf_engine::{
     EngineClient, EngineHooks,
-    proxy::{ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion},
+    proxy::{ForkchoiceCall, HookFuture, PayloadVersion},
 };
 use preconf_primitives::{AbandonReason, Opening};
 use preconf_state::{Overlay, StateCache};
+use preconf_telemetry::Remembered;
 use preconf_upstream::{Head, StateFetcher, UpstreamError};
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::{
     build::{Order, Orders},
@@ -58,8 +64,9 @@ pub(crate) use builds::{Attributed, Builds};
 pub(crate) use heard::Heard;
 pub(crate) use lineage::Lineage;
 pub(crate) use opening::Attributes;
+pub(crate) use payload::Asker;
 
-use builds::{NewBuild, Newest, Stage};
+use builds::{NewBuild, NewWish, Stage, Theirs};
 use lineage::{Link, Walk};
 use opening::{next_block, opening, wire_id};
 
@@ -67,13 +74,23 @@ use opening::{next_block, opening, wire_id};
 const HEAD_ATTEMPTS: usize = 3;
 /// How long following the chain back to the head before may take.
 const WALK: Duration = Duration::from_secs(1);
+/// How many questions of the build thread are asked at once. State that is not asked for is not
+/// there in this block, and a promise that is not looked for stays one.
+pub(crate) const QUESTIONS: usize = 4_096;
 
 /// The parts of the sequencer that hooks, tasks and the ingress share.
 pub(crate) struct Sequencer {
     pub(crate) spec: Arc<ChainSpec>,
+    /// Reads what nobody waits for: for the ingress, and ahead.
     pub(crate) fetcher: StateFetcher,
+    /// Reads heads and what builds miss.
+    pub(crate) urgent: StateFetcher,
+    /// Reads what sealing needs.
+    pub(crate) sealing: StateFetcher,
     pub(crate) engine: EngineClient,
     pub(crate) metrics: Arc<Metrics>,
+    /// How transactions came, by their hashes.
+    pub(crate) submissions: Arc<Remembered<B256>>,
     pub(crate) orders: Orders,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     pub(crate) wanted: mpsc::Sender<Wanted>,
@@ -82,6 +99,8 @@ pub(crate) struct Sequencer {
     pub(crate) seal_budget: Duration,
     /// How long missing state is asked for before the build thread is told that it will not come.
     pub(crate) read_bound: Duration,
+    /// Turns to ask what the build thread wants to know.
+    pub(crate) questions: Arc<Semaphore>,
     pub(crate) head: watch::Sender<Option<HeadState>>,
     pub(crate) lineage: Mutex<Lineage>,
     pub(crate) builds: Builds,
@@ -154,9 +173,16 @@ impl EngineHooks for Sequencer {
             };
             let id = attributes.id(head);
             if self.builds.is_building(id) {
+                self.builds.told(id, answer.payload_id);
                 return Some(id);
             }
-            let build = self.builds.register(id, answer.payload_id, head, attributes.clone());
+            let build = self.builds.register(NewWish {
+                id,
+                aliases: Vec::new(),
+                theirs: Theirs::Told(answer.payload_id),
+                parent: head,
+                attributes: attributes.clone(),
+            });
             self.give_up_others(head, Some(build));
             let wish = Wish { build, attributes, heard: None };
             if !self.want(Wanted { head, build: Some(wish) }) {
@@ -172,10 +198,15 @@ impl EngineHooks for Sequencer {
         version: PayloadVersion,
         id: PayloadId,
     ) -> HookFuture<'_, Option<Box<RawValue>>> {
-        Box::pin(self.payload(version, id))
+        Box::pin(self.payload(version, id, Asker::ConsensusClient))
     }
 
-    fn new_payload_valid(&self, _call: NewPayloadCall) {}
+    fn forkchoice_unseen(&self, head: Option<B256>) {
+        match head {
+            Some(head) => self.give_up_others(head, None),
+            None => self.give_up_all(AbandonReason::HeadChanged),
+        }
+    }
 }
 
 impl Sequencer {
@@ -186,42 +217,6 @@ impl Sequencer {
             warn!("a forkchoice update was not acted upon: too many wait");
         }
         taken
-    }
-
-    /// Our block if it is sealed in time, else the execution client's.
-    async fn payload(&self, version: PayloadVersion, id: PayloadId) -> Option<Box<RawValue>> {
-        let Newest { build, theirs, timestamp, is_led, mut stage } = self.builds.newest(id)?;
-        if let Err(error) = version.check_get_payload(&self.spec, timestamp) {
-            // The client that it is forwarded to says so in its own words.
-            warn!(%error, "a payload was asked for in a version of another fork");
-            return None;
-        }
-        // At once: it is the fallback, and it ends the client's own build.
-        let fallback = theirs.map(|theirs| {
-            let (engine, budget) = (self.engine.clone(), self.seal_budget);
-            tokio::spawn(async move { fallback(&engine, version, theirs, budget).await })
-        });
-        self.builds.finish(build, &self.orders);
-        let settled = stage.wait_for(|stage| !matches!(stage, Stage::Building));
-        let in_time = matches!(timeout(self.seal_budget, settled).await, Ok(Ok(_)));
-        if !in_time {
-            // If it is sealed in this very moment, what is published as sealed is what is handed
-            // out.
-            self.end(build, AbandonReason::SealFailed);
-        }
-        let stage = stage.borrow().clone();
-        if let Stage::Sealed(sealed) = stage
-            // A block without promises that nobody published: the client's own is fuller.
-            && (is_led || fallback.is_none() || sealed.is_used())
-            && let Some(envelope) = sealed.envelope(version).await
-        {
-            self.metrics.payload("builder");
-            return Some(envelope);
-        }
-        self.end(build, AbandonReason::SealFailed);
-        warn!(build = build.0, "the payload is the execution client's own");
-        self.metrics.payload("fallback");
-        fallback?.await.ok().flatten()
     }
 
     /// Ends a build without a block, if it has no end yet.
@@ -262,7 +257,9 @@ impl Sequencer {
             match self.move_to(head).await {
                 Ok(state) => {
                     if let Some(wish) = build {
-                        self.open(wish, state).await;
+                        let span = info_span!("prepare", build = wish.build.0);
+                        self.builds.trace(wish.build).adopt(&span);
+                        self.open(wish, state).instrument(span).await;
                     }
                 }
                 Err(error) => {
@@ -311,6 +308,9 @@ impl Sequencer {
 
     async fn read_head(&self, head: B256) -> Result<(Link, HeadState), HeadError> {
         if let Some(sealed) = self.builds.sealed(head) {
+            let kept = info_span!("kept", number = sealed.header.number, hash = %head);
+            self.builds.trace_of(head).adopt(&kept);
+            kept.in_scope(|| ());
             let (header, cache) = (Arc::new(sealed.header.clone()), sealed.cache.clone());
             return Ok((
                 Link::of(head, &sealed.header, sealed.used()),
@@ -319,11 +319,11 @@ impl Sequencer {
         }
         let mut backoff = Backoff::new();
         for _ in 0..HEAD_ATTEMPTS {
-            let block = self.fetcher.upstream().block_by_hash(head).await;
+            let block = self.urgent.upstream().block_by_hash(head).await;
             if let Some(block) = block.map_err(HeadError::Read)? {
                 let link = Link::of(head, &block.block.header, used(&block.transactions));
+                let cache = self.state_after(&block).await;
                 let header = Arc::new(block.block.header);
-                let cache = StateCache::new(header.number, head, self.cache_entries);
                 return Ok((link, HeadState { header, cache }));
             }
             // It has just called it VALID.
@@ -337,7 +337,7 @@ impl Sequencer {
         if let Some(sealed) = self.builds.sealed(hash) {
             return Ok(Some(Link::of(hash, &sealed.header, sealed.used())));
         }
-        let block = self.fetcher.upstream().block_by_hash(hash).await?;
+        let block = self.urgent.upstream().block_by_hash(hash).await?;
         Ok(block.map(|block| Link::of(hash, &block.block.header, used(&block.transactions))))
     }
 
@@ -350,7 +350,7 @@ impl Sequencer {
         }
         // What the block itself reads is fetched in one go; what is missing is asked for later.
         let keys = block.keys(&self.spec);
-        match timeout(self.read_bound, self.fetcher.ensure(&state.cache, &keys)).await {
+        match timeout(self.read_bound, self.urgent.ensure(&state.cache, &keys)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 warn!(error = &error as &dyn std::error::Error, "state was not read ahead");
@@ -363,6 +363,7 @@ impl Sequencer {
             parent_hash: block.parent_hash,
             payload_id: wire_id(&attributes, block.parent_hash, build),
             opening: Box::new(opening(&block)),
+            trace: self.builds.trace(build),
         };
         let overlay = Box::new(Overlay::new(state.cache.clone()));
         let block = Box::new(block);
@@ -371,6 +372,33 @@ impl Sequencer {
             Ok(true) => {}
             Ok(false) => info!(build = build.0, "the build was given up before it began"),
             Err(reason) => self.end(build, reason),
+        }
+    }
+
+    /// Goes to the execution client's own head while the forkchoice updates are not shown to us:
+    /// what comes in is checked against the state of now, and nothing has to be caught up with later.
+    pub(crate) async fn follow_client(self: Arc<Self>, mut left_alone: watch::Receiver<bool>) {
+        while left_alone.wait_for(|left_alone| *left_alone).await.is_ok() {
+            let mut heads = self.urgent.upstream().heads();
+            loop {
+                let next = async {
+                    let head = heads.next().await?;
+                    Some((head.hash, self.wanted.reserve().await.ok()?))
+                };
+                tokio::select! {
+                    biased;
+                    asked_again = left_alone.wait_for(|left_alone| !*left_alone) => {
+                        match asked_again {
+                            Ok(_) => break,
+                            Err(_) => return,
+                        }
+                    }
+                    next = next => match next {
+                        Some((head, place)) => place.send(Wanted { head, build: None }),
+                        None => return,
+                    },
+                }
+            }
         }
     }
 
@@ -389,20 +417,5 @@ impl Sequencer {
             }
             first
         });
-    }
-}
-
-async fn fallback(
-    engine: &EngineClient,
-    version: PayloadVersion,
-    id: PayloadId,
-    deadline: Duration,
-) -> Option<Box<RawValue>> {
-    match engine.request(version.get_payload(), &(id,), deadline).await {
-        Ok(envelope) => Some(envelope),
-        Err(error) => {
-            warn!(%id, error = &error as &dyn std::error::Error, "there is no fallback");
-            None
-        }
     }
 }

@@ -6,12 +6,13 @@ use parking_lot::Mutex;
 use preconf_chain::ChainSpec;
 use preconf_chassis::{Backoff, Context, Exit, Shutdown, channel, grpc};
 use preconf_engine::ProxyConfig;
-use preconf_primitives::AbandonReason;
+use preconf_primitives::{AbandonReason, Flashblock};
+use preconf_telemetry::Remembered;
 use preconf_upstream::{
     Head, OtherChain, StateFetcher, Upstream, UpstreamConfig, UpstreamError, warn_of_ignored_keys,
 };
 use preconf_wire::{feed, ingress, payload, signer::SignerClient};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 use tracing::{error, warn};
 
@@ -20,11 +21,11 @@ use crate::{
     build::BuildThread,
     feed::Feed,
     ingress::Ingress,
-    journal::{Journal, Recovered},
+    journal::Journal,
     metrics::Metrics,
     payloads::Payloads,
     publisher::{Parts, Publisher},
-    sequencer::{Builds, Lineage, Sequencer},
+    sequencer::{Builds, Lineage, QUESTIONS, Sequencer},
     speculation::Speculation,
     standby::Standby,
 };
@@ -33,9 +34,14 @@ use crate::{
 const SIGNER_DEADLINE: Duration = Duration::from_millis(500);
 /// How long state that a build misses is asked for: half a block of the fastest chains.
 const READ_BOUND: Duration = Duration::from_secs(1);
+/// How long a hook may take beyond sealing: after it, it is a fault, and the consensus client gets
+/// what the execution client has answered.
+const HANGING: Duration = Duration::from_millis(200);
 /// Openings and flashblocks that wait to be published, and places for the ends of builds: a few for
 /// each build. A build that finds no room ends.
 const OUTGOING: usize = 64;
+/// Traces of transactions that wait to be in a flashblock; the oldest are forgotten.
+const TRACED: usize = 4_096;
 /// Forkchoice updates that wait to be acted upon; further ones are passed on and not acted upon.
 const WANTED: usize = 16;
 
@@ -51,20 +57,28 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     let engine = door.execution_client()?;
     let ws = config.execution_ws_url.clone();
     let has_pool = ws.is_some();
-    let upstream = UpstreamConfig { ws, ..UpstreamConfig::new(config.execution_url.clone()) };
+    let mut upstream = UpstreamConfig { ws, ..UpstreamConfig::new(config.execution_url.clone()) };
+    // Sealing may take its whole budget for one call.
+    upstream.timeout = upstream.timeout.max(Duration::from_millis(config.seal_budget_ms));
     let upstream = Upstream::new(upstream)?;
-    let signer = SignerClient::new(channel(&config.signer, &security)?, SIGNER_DEADLINE);
+    let signer = SignerClient::new(channel(&config.signer, &security)?, SIGNER_DEADLINE)
+        .with_metadata(preconf_telemetry::inject);
+    let submissions = Arc::new(Remembered::new(TRACED));
 
-    let (thread, orders, effects) =
-        BuildThread::new(spec.clone(), config.timing(), config.pool_limits());
+    let (timing, limits) = (config.timing(), config.pool_limits());
+    let (thread, orders, effects) = BuildThread::new(spec.clone(), timing, limits, metrics.clone());
     let (outgoing, to_publish) = mpsc::channel(OUTGOING);
     let (wanted, to_prepare) = mpsc::channel(WANTED);
     let (published, reports) = mpsc::channel(OUTGOING);
+    let fetcher = StateFetcher::new(upstream.clone());
     let sequencer = Arc::new(Sequencer {
         spec: spec.clone(),
-        fetcher: StateFetcher::new(upstream.clone()),
+        urgent: fetcher.apart(),
+        sealing: fetcher.apart(),
+        fetcher,
         engine: engine.clone(),
         metrics: metrics.clone(),
+        submissions: submissions.clone(),
         orders,
         outgoing,
         wanted,
@@ -72,6 +86,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         cache_entries: config.state_cache_entries,
         seal_budget: Duration::from_millis(config.seal_budget_ms),
         read_bound: READ_BOUND,
+        questions: Arc::new(Semaphore::new(QUESTIONS)),
         head: watch::Sender::new(None),
         lineage: Mutex::new(Lineage::default()),
         builds: Builds::default(),
@@ -84,12 +99,20 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     // The chain comes first: before anything is read, asked or waited for. What the hooks begin
     // meanwhile waits in the queues above.
     //
-    // The hook may wait for our seal, and after that for the fallback.
-    let hook_deadline = Duration::from_millis(2 * config.seal_budget_ms + 500);
+    // The hook may wait for our seal; the door has asked for the fallback meanwhile.
+    let hook_deadline = Duration::from_millis(config.seal_budget_ms) + HANGING;
     let limits = ProxyConfig { hook_deadline, ..ProxyConfig::default() };
     let building = sequencer.clone();
-    let give_up = move || building.give_up_all(AbandonReason::Passthrough);
-    door.open(&context, sequencer.clone(), limits, spoken.clone(), give_up).await?;
+    let (tell, left_alone) = watch::channel(false);
+    let switched = move |is_left_alone| {
+        if is_left_alone {
+            building.give_up_all(AbandonReason::Passthrough);
+        }
+        tell.send_replace(is_left_alone);
+    };
+    door.open(&context, sequencer.clone(), limits, spoken.clone(), switched).await?;
+    let following = sequencer.clone().follow_client(left_alone);
+    spawn_until_shutdown(&context, "follow the client", following);
     if let Some((endpoint, slots)) = payloads {
         let listener = context.bind("payloads", &endpoint, &security).await?;
         let listener = listener.allow_names(config.payloads_allow_names.clone());
@@ -99,16 +122,19 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
     }
 
     let origin = Arc::new(Feed::new(spoken));
-    let (journal, recovered) = config.journal.as_deref().map_or(Ok(Default::default()), read)?;
-    origin.restore(&recovered.items);
+    let journal = config.journal.as_deref().map(|path| read(path, &origin)).transpose()?;
+    let (journal, unsigned) = journal.unzip();
+    let unsigned = unsigned.flatten();
+    let kept = origin.kept();
     let publisher = Publisher::new(Parts {
         signer: signer.clone(),
         feed: origin.clone(),
         metrics: metrics.clone(),
+        submissions,
         holder: config.lease_holder,
         lease_duration: Duration::from_millis(config.lease_ms),
         journal,
-        unsigned: recovered.unsigned.clone(),
+        unsigned: unsigned.clone(),
         check: context.health.check("lease"),
         published,
     });
@@ -136,9 +162,9 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         let learn = learn_chain(&upstream, &check, &spec);
         let learn = async {
             let head = learn.await?;
-            if !recovered.items.is_empty() || recovered.unsigned.is_some() {
-                let items = recovered.items.into_iter().map(|(_, item)| item).collect();
-                learner.recover(items, recovered.unsigned, &head).await;
+            if !kept.is_empty() || unsigned.is_some() {
+                let items = kept.into_iter().map(|(_, item)| item).collect();
+                learner.recover(items, unsigned, &head).await;
             }
             learner.learn_head(head).await;
             check.ready();
@@ -207,9 +233,9 @@ fn spawn_until_shutdown(
     });
 }
 
-/// The journal, and what it holds.
-fn read(path: &Path) -> Result<(Option<Journal>, Recovered), io::Error> {
-    let opened = Journal::open(path);
+/// The journal, and the flashblock that may have been signed. What was, the feed gets.
+fn read(path: &Path, feed: &Feed) -> Result<(Journal, Option<Flashblock>), io::Error> {
+    let opened = Journal::open(path, |at, item| feed.restore(at, item));
     let (journal, recovered) = opened.map_err(|source| {
         io::Error::new(source.kind(), format!("opening the journal {}: {source}", path.display()))
     })?;
@@ -217,7 +243,7 @@ fn read(path: &Path) -> Result<(Option<Journal>, Recovered), io::Error> {
         let path = path.display();
         warn!(%path, bytes = recovered.torn, "the end of the journal is not whole, and is left out");
     }
-    Ok((Some(journal), recovered))
+    Ok((journal, recovered.unsigned))
 }
 
 /// Waits for the execution client, and compares its chain with ours.

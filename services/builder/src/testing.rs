@@ -48,6 +48,10 @@ pub(crate) struct FakeSigner {
     pub(crate) is_held: AtomicBool,
     /// How many statements it was asked for.
     pub(crate) asked: watch::Sender<usize>,
+    /// How long a lease lasts, whatever is asked for.
+    pub(crate) granted: Option<Duration>,
+    /// How often the lease was renewed.
+    pub(crate) renewed: watch::Sender<usize>,
 }
 
 impl FakeSigner {
@@ -93,6 +97,7 @@ impl SignerService for FakeSigner {
         if self.is_held.load(Ordering::SeqCst) {
             return Err(refusal(SignerRefusalReason::LeaseHeld));
         }
+        let duration = self.granted.unwrap_or(duration);
         Ok(Lease { epoch: Epoch::new(1), duration, last_digest: Digest::ZERO })
     }
 
@@ -100,7 +105,8 @@ impl SignerService for FakeSigner {
         if self.is_held.load(Ordering::SeqCst) {
             return Err(refusal(SignerRefusalReason::LeaseLost));
         }
-        Ok(DEADLINE)
+        self.renewed.send_modify(|renewed| *renewed += 1);
+        Ok(self.granted.unwrap_or(DEADLINE))
     }
 
     async fn open_session(&self, request: OpenSession) -> Result<OpenedSession, SignerRefusal> {

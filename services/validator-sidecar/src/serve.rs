@@ -47,7 +47,7 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<SocketAddr, E
     };
     let limits = ProxyConfig { hook_deadline: config.budget() + HANGING, ..ProxyConfig::default() };
     // What was begun ends within the budget by itself.
-    let give_up = || {};
+    let give_up = |_| {};
     let until = context.shutdown.clone();
     let address = door.open(&context, Arc::new(sidecar), limits, until, give_up).await?;
 

@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
 use preconf_engine::{
     EngineHooks, PayloadVersion,
-    proxy::{ForkchoiceCall, HookFuture, NewPayloadCall},
+    proxy::{ForkchoiceCall, HookFuture},
 };
 use preconf_payload_api::{PayloadResponse, SlotRule};
 use serde_json::value::RawValue;
@@ -211,7 +212,7 @@ impl EngineHooks for Sidecar {
         Box::pin(self.choose(version, id))
     }
 
-    fn new_payload_valid(&self, _call: NewPayloadCall) {}
+    fn forkchoice_unseen(&self, _head: Option<B256>) {}
 }
 
 impl Fallback {

@@ -3,6 +3,7 @@
 mod blobs;
 
 use alloy_consensus::TxEip1559;
+use alloy_primitives::U256;
 use preconf_primitives::{MAX_INDEX, Retraction, RetractionCause, TransactionRefusalReason};
 use preconf_state::{StateCache, Value};
 
@@ -33,7 +34,7 @@ fn having_promised(promise: &Transaction) -> Machine {
     assert_eq!(machine.publish().len(), 1);
     machine.assembler.drop_build();
     assert_eq!(machine.assembler.unsettled, std::slice::from_ref(promise));
-    machine.assembler.pool.remove(&promise.signer(), 0);
+    machine.assembler.pool.remove(&promise.signer(), 0, DropCause::Invalid);
     machine
 }
 
@@ -384,4 +385,116 @@ fn a_block_that_is_as_long_as_its_fork_allows_takes_no_more() {
     let bytes: usize = block.transactions().iter().map(|sent| sent.encoded().len()).sum();
     let room = (8 << 20) - bytes;
     assert!(room < 120_200, "{room} bytes are left");
+}
+
+/// One that pays more than [`transfer`]s do.
+fn bumped(nonce: u64) -> Transaction {
+    let TxEip1559 { max_fee_per_gas, max_priority_fee_per_gas, .. } = transfer(nonce);
+    let (max_fee_per_gas, max_priority_fee_per_gas) =
+        (2 * max_fee_per_gas, 2 * max_priority_fee_per_gas);
+    let bumped = TxEip1559 { max_fee_per_gas, max_priority_fee_per_gas, ..transfer(nonce) };
+    unsigned(bumped, SENDER)
+}
+
+#[test]
+fn no_other_transaction_takes_the_place_of_one_that_is_preconfirmed() {
+    let mut machine = Machine::new();
+    let sent = unsigned(transfer(0), SENDER);
+    machine.submit(&sent);
+    let build = machine.open(ROOM);
+    machine.publish();
+    let refused = |machine: &mut Machine| {
+        let refusal = machine.assembler.submit(bumped(0), rich(0)).unwrap_err();
+        assert_eq!(refusal.reason, TransactionRefusalReason::NonceTooLow);
+    };
+    refused(&mut machine);
+    // Nor when its block was asked for, and nobody knows yet whether it will be canonical.
+    machine.assembler.finish(build, machine.now);
+    refused(&mut machine);
+    assert!(machine.assembler.pool().get(sent.hash()).is_some());
+    machine.assembler.canonical(vec![holding(OTHER, &B256::ZERO)]);
+    machine.assembler.submit(bumped(0), rich(0)).unwrap();
+}
+
+#[test]
+fn what_follows_a_promise_that_does_not_wait_in_the_pool_is_built_after_it() {
+    let mut machine = Machine::new();
+    machine.assembler.promise(vec![unsigned(transfer(0), SENDER)]);
+    machine.open(ROOM);
+    assert_eq!(machine.publish()[0].transactions.len(), 1);
+    let next = unsigned(transfer(1), SENDER);
+    machine.submit(&next);
+    assert_eq!(machine.assembler.pool().next_nonce(&SENDER), Some(2));
+    machine.run();
+    machine.tick();
+    assert_eq!(machine.publish()[0].transactions, [next]);
+}
+
+#[test]
+fn what_the_open_block_has_moved_can_be_spent_once() {
+    let all = rich(0).unwrap().balance / U256::from(2);
+    let moved = TxEip1559 { value: all, ..transfer(0) };
+    let mut machine = Machine::new();
+    machine.assembler.promise(vec![unsigned(moved, SENDER)]);
+    machine.open(ROOM);
+    machine.publish();
+    // Half of it is gone, though the head does not know it.
+    let again = TxEip1559 { value: all, ..transfer(1) };
+    let refusal = machine.assembler.submit(unsigned(again, SENDER), rich(0)).unwrap_err();
+    assert_eq!(refusal.reason, TransactionRefusalReason::InsufficientFunds);
+    // Who has got it has nothing at the head.
+    let onwards = unsigned(transfer(0), RECIPIENT);
+    machine.assembler.submit(onwards.clone(), None).unwrap();
+    machine.run();
+    machine.tick();
+    assert_eq!(machine.publish()[0].transactions, [onwards]);
+}
+
+#[test]
+fn who_has_paid_in_a_block_and_has_more_waiting_is_looked_at_again() {
+    let mut machine = Machine::new();
+    let sent = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
+    sent.iter().for_each(|transaction| machine.submit(transaction));
+    machine.assembler.canonical(vec![holding(SENDER, sent[0].hash())]);
+    let Effect::Recheck { number, senders } = only(machine.run()) else { panic!("no question") };
+    assert_eq!((number, senders.as_slice()), (1, &[SENDER][..]));
+    let poor = Some(Account { nonce: 1, ..Account::default() });
+    machine.assembler.recheck(0, vec![(SENDER, poor)]);
+    assert_eq!(machine.assembler.pool().len(), 1);
+    machine.assembler.recheck(1, vec![(SENDER, poor)]);
+    assert!(machine.assembler.pool().is_empty());
+    assert_eq!(machine.assembler.take_drops().collect::<Vec<_>>(), [(DropCause::Unpaid, 1)]);
+}
+
+#[test]
+fn a_block_that_is_as_long_as_its_fork_allows_is_complete() {
+    const LONG: usize = 1_500_000;
+    let with_input = |nonce, bytes: usize| {
+        let (gas_limit, input) = (21_000 + 10 * bytes as u64, vec![0; bytes].into());
+        unsigned(TxEip1559 { gas_limit, input, ..transfer(nonce) }, SENDER)
+    };
+    let spec = osaka();
+    // Without its header; each transaction has its length before it.
+    let mut left = spec.max_block_bytes_at(2).unwrap() - 1_024;
+    let mut machine = Machine::without_contracts(spec);
+    let build = machine.open(1_000_000_000);
+    for nonce in 0..6 {
+        let beside = with_input(nonce, LONG).encoded().len() - LONG + 5;
+        let sent = with_input(nonce, LONG.min(left - beside));
+        left -= sent.encoded().len() + 5;
+        machine.submit(&sent);
+    }
+    assert!(left < 100, "{left} bytes are left");
+    let completion = (0..100).find_map(|_| {
+        machine.tick();
+        machine.run().into_iter().find_map(|effect| match effect {
+            Effect::Publish { cut, .. } => {
+                machine.assembler.published(build, cut.index);
+                None
+            }
+            Effect::Complete { completion, .. } => Some(completion),
+            other => panic!("unexpected {other:?}"),
+        })
+    });
+    assert_eq!(completion, Some(Completion::Exhausted(Exhausted::ByteLimit)));
 }

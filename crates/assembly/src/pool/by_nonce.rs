@@ -21,7 +21,7 @@ pub(super) struct Waiting {
     pub(super) transaction: Transaction,
     pub(super) arrival: u64,
     pub(super) nonce: u64,
-    pub(super) tip_cap: u128,
+    tip_cap: u128,
     fee_cap: u128,
     /// What its blobs pay at most for a unit of their gas, if it has any.
     blob_fee_cap: Option<NonZeroU64>,

@@ -10,7 +10,10 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, U256};
 use preconf_chain::Transaction;
 
-use super::by_nonce::{ByNonce, Waiting};
+use super::{
+    Fees,
+    by_nonce::{ByNonce, Waiting},
+};
 
 /// One sender's transactions.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub(super) struct Sender {
     pub(super) address: Address,
     /// The nonce of the account at the head.
     pub(super) nonce: u64,
+    /// The one after what the block in the making held when the last of them came.
+    pub(super) begun: u64,
     pub(super) waiting: ByNonce,
     /// Where the pool's index has the last of them.
     pub(super) indexed: Option<Tail>,
@@ -26,9 +31,9 @@ pub(super) struct Sender {
 /// What a transaction is worth to the pool; the least goes first when room is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Worth {
-    /// Whether nothing is missing before it.
+    /// Whether nothing is missing before it, and all of that pays the fees.
     executable: bool,
-    /// The least tip of the chain up to it: it cannot go in before those.
+    /// The least tip beyond the base fee of the chain up to it: it cannot go in before those.
     tip: u128,
 }
 
@@ -61,9 +66,11 @@ impl Sender {
             .map(|(waiting, _)| waiting)
     }
 
-    /// The nonce after the chain, if there is one.
+    /// The nonce after the chain, if there is one. What the block in the making holds need not wait
+    /// here.
     pub(super) fn next_nonce(&self) -> Option<u64> {
-        self.chain(self.nonce).last().map(|waiting| waiting.nonce + 1)
+        let chains = [self.nonce, self.begun.max(self.nonce)].map(|next| self.chain(next).last());
+        chains.into_iter().flatten().map(|waiting| waiting.nonce + 1).max()
     }
 
     /// Says whether `balance` pays for the chain with one transaction more, or instead, at `nonce`.
@@ -97,22 +104,38 @@ impl Sender {
         Affordable::Yes
     }
 
-    /// What a transaction at `nonce` with this tip would be worth.
-    pub(super) fn worth_of(&self, next: u64, nonce: u64, tip: u128) -> Worth {
-        let before = self.chain(next).take_while(|other| other.nonce < nonce);
-        let (mut end, mut least) = (next, tip);
+    /// The nonce from which on `balance` does not pay for the chain.
+    pub(super) fn unpaid_from(&self, next: u64, balance: U256) -> Option<u64> {
+        let mut total = U256::ZERO;
+        let unpaid = self.chain(next).find(|waiting| {
+            total = total.saturating_add(waiting.cost);
+            total > balance
+        });
+        unpaid.map(|waiting| waiting.nonce)
+    }
+
+    /// What a transaction would be worth, or is, at these fees.
+    pub(super) fn worth_of(&self, next: u64, transaction: &Waiting, fees: Fees) -> Worth {
+        // What waits for a block with blobs is worth what it pays for gas.
+        let fees = Fees { blob: Some(fees.blob.unwrap_or_default()), ..fees };
+        let before = self.chain(next).take_while(|other| other.nonce < transaction.nonce);
+        let (mut end, mut least) = (next, transaction.effective_tip(fees));
         for waiting in before {
-            least = least.min(waiting.tip_cap);
+            least = least.zip(waiting.effective_tip(fees)).map(|(one, other)| one.min(other));
             end += 1;
         }
-        Worth { executable: end == nonce, tip: least }
+        let executable = end == transaction.nonce && least.is_some();
+        Worth { executable, tip: least.unwrap_or_default() }
     }
 
     /// The last of them, as the pool's index orders it.
-    pub(super) fn tail(&self) -> Option<Tail> {
-        let Waiting { nonce, arrival, tip_cap, .. } = *self.waiting.last()?;
-        let worth = self.worth_of(self.nonce, nonce, tip_cap);
-        Some(Tail { worth, arrival: Reverse(arrival), sender: self.address, nonce })
+    pub(super) fn tail(&self, fees: Fees) -> Option<Tail> {
+        let last = self.waiting.last()?;
+        // What is before it may be in the block in the making, and not wait here.
+        let next = if last.nonce < self.begun { self.nonce } else { self.nonce.max(self.begun) };
+        let worth = self.worth_of(next, last, fees);
+        let (arrival, nonce) = (Reverse(last.arrival), last.nonce);
+        Some(Tail { worth, arrival, sender: self.address, nonce })
     }
 
     /// Moves on to a nonce; what is left behind is returned.

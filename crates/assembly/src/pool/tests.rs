@@ -1,5 +1,7 @@
 //! What the pool takes, refuses and gives up.
 
+use std::time::Instant;
+
 use alloy_consensus::{TxEip1559, TxEip4844};
 use alloy_primitives::U256;
 
@@ -46,7 +48,7 @@ fn assert_consistent(pool: &Pool) {
     let waiting = pool.senders.iter().map(|sender| sender.waiting.len()).sum::<usize>();
     assert_eq!(waiting, pool.by_hash.len());
     let senders = pool.numbers.keys().map(|address| pool.sender(address).unwrap());
-    let tails: BTreeSet<_> = senders.map(|sender| sender.tail().unwrap()).collect();
+    let tails: BTreeSet<_> = senders.map(|sender| sender.tail(pool.ordered_at).unwrap()).collect();
     assert_eq!(tails, pool.tails);
     assert_eq!(pool.numbers.len() + pool.unused.len(), pool.senders.len());
 }
@@ -75,6 +77,93 @@ fn a_hundred_thousand_wait_and_the_worst_make_room_for_a_hundred_thousand_more()
     let mut selection = pool.select(0_u64);
     let best = selection.next(&pool).unwrap();
     assert_eq!(tip_cap(&best), GWEI + u128::from(FULL - 1));
+}
+
+/// One that offers this tip, and pays so much for a unit of gas at most.
+fn capped(address: Address, tip: u128, fee: u128) -> Transaction {
+    let transaction = TxEip1559 {
+        max_priority_fee_per_gas: tip * GWEI,
+        max_fee_per_gas: fee * GWEI,
+        ..transfer(0)
+    };
+    unsigned(transaction, address)
+}
+
+#[test]
+fn what_is_left_of_a_tip_beyond_the_base_fee_is_what_counts() {
+    let mut pool = small(2);
+    let [generous, modest] = [capped(SENDER, 5, 5), capped(OTHER, 2, 20)];
+    for transaction in [&generous, &modest] {
+        pool.insert(transaction.clone(), rich(0)).unwrap();
+    }
+    pool.set_fees(Fees::from(4 * GWEI as u64));
+    // It offers more than the modest one, and the base fee leaves less of it.
+    assert_eq!(refused(&mut pool, capped(sender(1), 5, 5), rich(0)), Reason::PoolFull);
+    let better = capped(sender(1), 3, 20);
+    pool.insert(better.clone(), rich(0)).unwrap();
+    assert!(pool.get(generous.hash()).is_none());
+
+    // The one that does not pay the base fee any more goes first, whatever it offers.
+    pool.set_fees(Fees::from(19 * GWEI as u64));
+    pool.insert(capped(sender(2), 2, 30), rich(0)).unwrap();
+    pool.set_fees(Fees::from(25 * GWEI as u64));
+    pool.insert(capped(sender(3), 1, 30), rich(0)).unwrap();
+    assert!(pool.get(better.hash()).is_none() && pool.get(modest.hash()).is_none());
+    assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::Evicted, 3)]);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn what_has_waited_too_long_is_forgotten() {
+    let lifetime = Duration::from_secs(1_600);
+    let mut pool = Pool::new(PoolLimits { lifetime, ..PoolLimits::default() });
+    let mut now = Instant::now();
+    pool.expire(now);
+    let old = pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
+    now += lifetime / 2;
+    pool.expire(now);
+    let young = [paying(SENDER, 1, 10), paying(OTHER, 0, 10)];
+    let young = young.map(|transaction| pool.insert(transaction, rich(0)).unwrap());
+    now += lifetime - Duration::from_secs(1);
+    pool.expire(now);
+    assert!(pool.get(&old).is_some());
+    now += lifetime / 16;
+    pool.expire(now);
+    assert!(pool.get(&old).is_none());
+    assert!(young.iter().all(|hash| pool.get(hash).is_some()));
+    assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::Expired, 1)]);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn what_can_not_be_paid_after_a_block_is_forgotten() {
+    let mut pool = Pool::new(PoolLimits::default());
+    let [_, kept, unpaid, behind] =
+        [0, 1, 2, 3].map(|nonce| pool.insert(costing(nonce, 20), with_balance(100)).unwrap());
+    let head = Account { nonce: 1, ..with_balance(39).unwrap() };
+    pool.recheck(&SENDER, head, None);
+    let waits = [kept, unpaid, behind].map(|hash| pool.get(&hash).is_some());
+    assert_eq!(waits, [true, false, false]);
+    let drops: Vec<_> = pool.take_drops().collect();
+    assert_eq!(drops, [(DropCause::NonceUsed, 1), (DropCause::Unpaid, 2)]);
+    // The next block has used it; what it left pays for nothing.
+    pool.insert(costing(2, 10), Some(head)).unwrap();
+    pool.recheck(&SENDER, head, Some(Account { nonce: 2, ..with_balance(9).unwrap() }));
+    assert!(pool.get(&kept).is_some());
+    assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::Unpaid, 1)]);
+    assert_consistent(&pool);
+}
+
+#[test]
+fn a_transaction_that_a_canonical_block_holds_is_not_counted_as_dropped() {
+    let mut pool = Pool::default();
+    let [first, second] =
+        [0, 1].map(|nonce| pool.insert(paying(SENDER, nonce, 10), rich(0)).unwrap());
+    pool.settled(&SENDER, 0, &first);
+    assert_eq!(pool.take_drops().count(), 0);
+    pool.settled(&SENDER, 1, &first);
+    assert!(pool.get(&second).is_none());
+    assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::NonceUsed, 1)]);
 }
 
 #[test]
@@ -222,7 +311,7 @@ fn a_transaction_with_blobs_waits_with_them_and_loses_them_when_it_no_longer_wai
         .map(|nonce| pool.insert(with_blobs(blob_transfer(nonce, 2), SENDER), rich(0)).unwrap());
     assert_eq!(pool.sidecars.bytes(), 6 * BLOB_BYTES);
     pool.mined(&SENDER, 0);
-    pool.remove(&SENDER, 2);
+    pool.remove(&SENDER, 2, DropCause::Invalid);
     let waits = hashes.map(|hash| pool.sidecar(&hash).is_some());
     assert_eq!(waits, [false, true, false]);
     assert_eq!(pool.sidecars.bytes(), 2 * BLOB_BYTES);

@@ -17,7 +17,7 @@ use super::hooks::ForkchoiceCall;
 use crate::berachain::BerachainAttributes;
 use crate::client::Forwarded;
 use crate::rpc::{self, Answer, Params, Request};
-use crate::status::{ForkchoiceAnswer, StatusAnswer};
+use crate::status::ForkchoiceAnswer;
 use crate::version::{ForkchoiceVersion, PayloadVersion};
 
 /// The attributes that forkchoiceUpdatedV3 has. One that is not among them asks for something
@@ -35,8 +35,6 @@ pub(super) enum Call {
     Forkchoice { id: Box<RawValue>, call: Box<ForkchoiceCall> },
     /// A request for a payload.
     GetPayload { id: Box<RawValue>, version: PayloadVersion, payload: PayloadId },
-    /// A new payload; its parameters are not read here.
-    NewPayload { version: PayloadVersion },
     /// A method that we intercept, with something in it that we do not know.
     NotUnderstood { method: String },
     /// Anything else: other methods and versions, batches, notifications, and what is not JSON.
@@ -59,9 +57,6 @@ impl Call {
             "engine_getPayloadV4" => get_payload(&request, id, PayloadVersion::V4),
             "engine_getPayloadV5" => get_payload(&request, id, PayloadVersion::V5),
             "engine_getPayloadV4P11" => get_payload(&request, id, PayloadVersion::V4P11),
-            "engine_newPayloadV3" => Some(Self::NewPayload { version: PayloadVersion::V3 }),
-            "engine_newPayloadV4" => Some(Self::NewPayload { version: PayloadVersion::V4 }),
-            "engine_newPayloadV4P11" => Some(Self::NewPayload { version: PayloadVersion::V4P11 }),
             _ => Some(Self::Other),
         };
         understood.unwrap_or_else(|| Self::NotUnderstood { method: request.method.into_owned() })
@@ -204,14 +199,6 @@ impl<'a> Forkchoice<'a> {
     }
 }
 
-/// Whether a newPayload was answered VALID.
-pub(super) fn is_valid_status(forwarded: &Forwarded) -> bool {
-    let status = result(forwarded)
-        .and_then(|result| serde_json::from_str::<StatusAnswer>(result.get()).ok())
-        .map(alloy_rpc_types_engine::PayloadStatus::from);
-    status.is_some_and(|status| status.is_valid())
-}
-
 /// The id of a request that could be read, to answer it.
 pub(super) fn id_of(body: &[u8]) -> Option<Box<RawValue>> {
     if rpc::is_batch(body) {
@@ -322,9 +309,6 @@ mod tests {
             let Call::GetPayload { version: read, .. } = call else { panic!("not read") };
             assert_eq!(read, version);
         }
-        let call = parse("engine_newPayloadV4P11", json!([]));
-        assert!(matches!(call, Call::NewPayload { version: PayloadVersion::V4P11 }));
-        assert!(matches!(parse("engine_newPayloadV5", json!([])), Call::Other));
     }
 
     #[test]
@@ -348,13 +332,14 @@ mod tests {
     fn other_methods_batches_notifications_and_rubbish_are_other() {
         assert!(matches!(parse("engine_getPayloadV9", json!(["0x0000000000000001"])), Call::Other));
         assert!(matches!(parse("eth_chainId", json!(null)), Call::Other));
-        let single = r#"{"id":1,"method":"engine_newPayloadV4","params":[]}"#;
-        assert!(matches!(Call::parse(single.as_bytes()), Call::NewPayload { .. }));
+        assert!(matches!(parse("engine_newPayloadV4", json!([])), Call::Other));
+        let single = r#"{"id":1,"method":"engine_getPayloadV4","params":["0x0000000000000001"]}"#;
+        assert!(matches!(Call::parse(single.as_bytes()), Call::GetPayload { .. }));
         for body in [
             format!("[{single}]"),
-            r#"{"method":"engine_newPayloadV4","params":[]}"#.to_owned(),
-            r#"[1,"engine_newPayloadV4",[]]"#.to_owned(),
-            r#"{"id":1,"method":"engine_newPayloadV4","method":"eth_chainId"}"#.to_owned(),
+            single.replace(r#""id":1,"#, ""),
+            r#"[1,"engine_getPayloadV4",["0x0000000000000001"]]"#.to_owned(),
+            single.replace(r#""id":1"#, r#""id":1,"method":"eth_chainId""#),
             "{".to_owned(),
             String::new(),
         ] {
@@ -388,8 +373,5 @@ mod tests {
     fn an_error_is_not_an_answer() {
         let error = r#"{"id":1,"error":{"code":-38002,"message":"Invalid forkchoice state"}}"#;
         assert!(Forkchoice::parse(&forwarded(error)).is_none());
-        assert!(!is_valid_status(&forwarded(error)));
-        assert!(is_valid_status(&forwarded(r#"{"id":1,"result":{"status":"VALID"}}"#)));
-        assert!(!is_valid_status(&forwarded(r#"{"id":1,"result":{"status":"SYNCING"}}"#)));
     }
 }

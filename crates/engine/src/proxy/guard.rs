@@ -71,6 +71,11 @@ impl Guard {
         task.join_next().await.expect("one task was spawned just above")
     }
 
+    /// Has a hook told something, which nobody waits for.
+    pub(super) fn tell(&self, told: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(told.in_current_span()));
+    }
+
     /// What the hook returned, or `None` if it is not to be asked or failed.
     pub(super) async fn call<T>(
         &self,

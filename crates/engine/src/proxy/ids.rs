@@ -27,9 +27,14 @@ impl PayloadIds {
 
     /// The execution client's id behind `ours`, if it is another one.
     pub(super) fn theirs(&self, ours: PayloadId) -> Option<PayloadId> {
+        self.behind(ours).filter(|theirs| *theirs != ours)
+    }
+
+    /// The execution client's id behind `ours`, if it builds the same.
+    pub(super) fn behind(&self, ours: PayloadId) -> Option<PayloadId> {
         let pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, theirs) = pairs.iter().find(|(known, _)| *known == ours)?;
-        theirs.filter(|theirs| *theirs != ours)
+        *theirs
     }
 }
 
@@ -55,6 +60,7 @@ mod tests {
         ids.remember(id(1), Some(id(1)));
         ids.remember(id(2), None);
         assert_eq!([ids.theirs(id(1)), ids.theirs(id(2)), ids.theirs(id(3))], [None; 3]);
+        assert_eq!([1, 2, 3].map(|n| ids.behind(id(n))), [Some(id(1)), None, None]);
     }
 
     #[test]

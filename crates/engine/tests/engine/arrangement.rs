@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -16,9 +17,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use preconf_engine::proxy::{
-    EngineHooks, ForkchoiceCall, HookFuture, NewPayloadCall, PayloadVersion,
-};
+use preconf_engine::proxy::{EngineHooks, ForkchoiceCall, HookFuture, PayloadVersion};
 use preconf_engine::{EngineClient, EngineProxy, JwtSecret, ProxyConfig};
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
@@ -176,13 +175,10 @@ impl EngineHooks for Hooks {
         Box::pin(self.act(RawValue::from_string(r#"{"ours": 1e2}"#.to_owned()).unwrap()))
     }
 
-    fn new_payload_valid(&self, call: NewPayloadCall) {
+    fn forkchoice_unseen(&self, head: Option<B256>) {
         assert_ne!(*self.mood.lock().unwrap(), Mood::Panic, "in a plain function");
-        let parsed = call.parse().map(|new| {
-            let number = new.payload.payload_inner.payload_inner.block_number;
-            new.parent_proposer_pubkey.map_or(number, |key| number + u64::from(key[0]))
-        });
-        self.saw(format!("newPayload {:?} {parsed:?}", call.version()));
+        let head = head.map_or("any".to_owned(), |head| format!("{:#x}", head[0]));
+        self.saw(format!("unseen {head}"));
     }
 }
 

@@ -56,7 +56,7 @@ async fn after_repeated_faults_the_hooks_are_left_alone_until_an_operator_says_o
 
     *arrangement.hooks.mood.lock().unwrap() = Mood::Answer;
     assert_eq!(arrangement.send(&forkchoice(4)).await.1, forkchoice_answer(THEIRS));
-    assert_eq!(arrangement.seen().len(), 3);
+    assert!(!arrangement.seen().contains(&"forkchoice 4".to_owned()));
 
     arrangement.proxy.leave_passthrough();
     assert!(arrangement.send(&forkchoice(5)).await.1.contains(OURS));
@@ -119,10 +119,10 @@ fn hooks_that_block_their_threads_cost_their_deadline_and_delay_nothing_else() {
         while let Some(called) = callers.join_next().await {
             called.unwrap();
         }
+        // All of it, the deadline included, while the hook still blocks.
         assert_eq!(arrangement.send(&new_payload()).await, by_method("newPayload"));
-        // All of it, deadlines included, while the hook still blocks.
         assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
-        assert_eq!(arrangement.proxy.status().faults, 2);
+        assert_eq!(arrangement.proxy.status().faults, 1);
     });
     theirs.shutdown_background();
 }

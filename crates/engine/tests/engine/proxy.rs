@@ -35,7 +35,7 @@ async fn what_is_not_ours_passes_byte_for_byte_whatever_its_id() {
         }
     }
     assert_eq!(arrangement.asked(), sent);
-    assert!(arrangement.seen().is_empty());
+    assert!(arrangement.seen().iter().all(|seen| seen == "unseen any"));
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn the_status_and_content_type_of_the_client_are_handed_on() {
     let (status, headers, body) = arrangement.send_as(&token, &forkchoice(5)).await;
     assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "starting"));
     assert_eq!(headers["content-type"], "application/json; charset=x");
-    assert!(arrangement.seen().is_empty());
+    assert!(!arrangement.seen().contains(&"forkchoice 5".to_owned()));
 }
 
 #[tokio::test]
@@ -240,7 +240,8 @@ async fn nothing_is_built_if_another_head_than_the_one_chosen_is_called_valid() 
     let options = Options { mood: Mood::Answer, ..Options::default() };
     let arrangement = arrange_with(options, move |_: &str| (StatusCode::OK, answer.clone())).await;
     assert_eq!(arrangement.send(&forkchoice(5)).await.1, other);
-    assert!(arrangement.seen().is_empty());
+    arrangement.until_seen(1).await;
+    assert_eq!(arrangement.seen(), ["unseen 0x11"]);
     assert_eq!(arrangement.proxy.status().not_understood, 1);
 }
 
@@ -277,7 +278,8 @@ async fn an_error_or_a_head_that_is_not_valid_never_gets_our_payload_id() {
     let options = Options { mood: Mood::Answer, ..Options::default() };
     let arrangement = arrange_with(options.clone(), |_| (StatusCode::OK, error.to_owned())).await;
     assert_eq!(arrangement.send(&forkchoice(5)).await.1, error);
-    assert!(arrangement.seen().is_empty());
+    arrangement.until_seen(1).await;
+    assert_eq!(arrangement.seen(), ["unseen 0x11"]);
 
     let syncing = forkchoice_answer(THEIRS).replace("VALID", "SYNCING");
     let answer = syncing.clone();
@@ -335,25 +337,77 @@ async fn a_payload_that_the_hook_declines_is_asked_from_the_client_under_its_own
 }
 
 #[tokio::test]
-async fn a_valid_payload_is_shown_to_the_hook_and_the_answer_stays() {
-    let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
-    let (status, answer) = arrangement.send(&new_payload()).await;
-    assert_eq!((status, answer), by_method("newPayload"));
-    assert_eq!(arrangement.seen(), ["newPayload V4 Ok(100)"]);
+async fn the_clients_payload_is_asked_for_before_the_hook_has_decided() {
+    let options = Options { mood: Mood::Answer, ..Options::default() };
+    let arrangement = Arc::new(arrange(options).await);
+    arrangement.send(&forkchoice(5)).await;
+    assert_eq!(arrangement.arrival().await, forkchoice(5));
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Hang;
+    let caller = Arc::clone(&arrangement);
+    let waiting = tokio::spawn(async move { caller.send(&get_payload(4, OURS)).await });
+    assert_eq!(arrangement.arrival().await, get_payload(4, THEIRS));
+    arrangement.until_seen(2).await;
+    assert!(!waiting.is_finished());
+    waiting.abort();
 
-    let key = format!(r#",[],"0x{}"]}}"#, "05".repeat(48));
-    let berachain = new_payload().replace("V4", "V4P11").replace(",[]]}", &key);
-    arrangement.send(&berachain).await;
-    assert_eq!(arrangement.asked().last(), Some(&berachain));
-    assert_eq!(arrangement.seen().last().unwrap(), "newPayload V4P11 Ok(105)");
-    arrangement.send(&new_payload().replace("V4", "V4P11")).await;
-    let without_key = arrangement.seen().pop().unwrap();
-    assert!(without_key.contains("parentProposerPubKey"), "{without_key}");
+    // What a hook answers is handed out all the same, and the client is asked once.
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Answer;
+    let (_, answer) = arrangement.send(&get_payload(4, OURS)).await;
+    assert!(answer.contains("ours"), "{answer}");
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Decline;
+    assert!(arrangement.send(&get_payload(4, OURS)).await.1.contains("theirs"));
+    assert_eq!(arrangement.asked()[1..], [(); 3].map(|()| get_payload(4, THEIRS)));
+}
 
-    let script = |_: &str| (StatusCode::OK, by_method("newPayload").1.replace("VALID", "SYNCING"));
-    let syncing = arrange_with(Options::default(), script).await;
-    syncing.send(&new_payload()).await;
-    assert!(syncing.seen().is_empty());
+#[tokio::test]
+async fn who_does_not_see_a_forkchoice_update_is_told_of_it_in_its_turn() {
+    let hold = Arc::new(Notify::new());
+    let options =
+        Options { mood: Mood::Answer, hold: Some(Arc::clone(&hold)), ..Options::default() };
+    let arrangement = Arc::new(arrange(options).await);
+    let caller = Arc::clone(&arrangement);
+    let first = tokio::spawn(async move { caller.send(&forkchoice(1)).await });
+    arrangement.until_seen(1).await;
+    // They are answered while the hook looks at the one before.
+    for unseen in [
+        forkchoice(2).replace("V3", "V2"),
+        format!("[{}]", forkchoice(3)),
+        forkchoice(4).replace("\"withdrawals\"", "\"newThing\":\"0x1\",\"withdrawals\""),
+    ] {
+        assert_eq!(arrangement.send(&unseen).await.1, forkchoice_answer(THEIRS));
+    }
+    let caller = Arc::clone(&arrangement);
+    let last = tokio::spawn(async move { caller.send(&forkchoice(5)).await });
+    while arrangement.asked().last() != Some(&forkchoice(5)) {
+        arrangement.arrival().await;
+    }
+    assert_eq!(arrangement.seen(), ["forkchoice 1"]);
+    hold.notify_one();
+    first.await.unwrap();
+    arrangement.until_seen(5).await;
+    hold.notify_one();
+    last.await.unwrap();
+    let any = "unseen any";
+    assert_eq!(arrangement.seen(), ["forkchoice 1", any, any, any, "forkchoice 5"]);
+
+    // In passthrough there is nobody to be told.
+    arrangement.proxy.enter_passthrough("test");
+    arrangement.send(&forkchoice(6).replace("V3", "V2")).await;
+    arrangement.proxy.leave_passthrough();
+    let caller = Arc::clone(&arrangement);
+    let after = tokio::spawn(async move { caller.send(&forkchoice(7)).await });
+    arrangement.until_seen(6).await;
+    hold.notify_one();
+    after.await.unwrap();
+    assert_eq!(arrangement.seen().last().unwrap(), "forkchoice 7");
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_told_which_head_it_has_missed() {
+    let arrangement = arrange(Options { mood: Mood::PanicLater, ..Options::default() }).await;
+    arrangement.send(&forkchoice(5)).await;
+    arrangement.until_seen(2).await;
+    assert_eq!(arrangement.seen(), ["forkchoice 5", "unseen 0x11"]);
 }
 
 #[tokio::test]
@@ -362,7 +416,8 @@ async fn attributes_that_we_do_not_know_pass_unseen_and_are_counted() {
     let unknown = forkchoice(5).replace("\"withdrawals\"", "\"newThing\":\"0x1\",\"withdrawals\"");
     assert_eq!(arrangement.send(&unknown).await.1, forkchoice_answer(THEIRS));
     assert_eq!(arrangement.asked(), [unknown]);
-    assert!(arrangement.seen().is_empty());
+    arrangement.until_seen(1).await;
+    assert_eq!(arrangement.seen(), ["unseen any"]);
     assert_eq!(arrangement.proxy.status().not_understood, 1);
 }
 

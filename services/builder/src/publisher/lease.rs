@@ -17,6 +17,11 @@ use super::{Parts, PublishError, Published, Publisher};
 /// How often the lease is asked for while another builder has it.
 pub(super) const LEASE_POLL: Duration = Duration::from_millis(50);
 
+/// How long to wait before a lease that lasts so long, whatever was asked for, is renewed.
+fn pause(granted: Duration) -> Duration {
+    (granted / 3).max(LEASE_POLL)
+}
+
 impl Publisher {
     pub(super) async fn take_lease(&mut self) -> Result<Lease, PublishError> {
         self.lose_lease().await;
@@ -27,7 +32,7 @@ impl Publisher {
         self.parts.metrics.epoch(lease.epoch);
         self.parts.check.ready();
         self.lease = Some(lease);
-        self.lease_due = Instant::now() + self.parts.lease_duration / 3;
+        self.lease_due = Instant::now() + pause(lease.duration);
         self.publish_unsigned(lease.epoch).await;
         self.tell(Published::Leads).await;
         Ok(lease)
@@ -65,9 +70,12 @@ impl Publisher {
     }
 
     async fn renew_lease(&mut self, lease: Lease) {
-        self.lease_due = Instant::now() + self.parts.lease_duration / 3;
+        self.lease_due = Instant::now() + pause(lease.duration);
         match self.parts.signer.renew_lease(lease.epoch).await {
-            Ok(_) => {}
+            Ok(duration) => {
+                self.lease = Some(Lease { duration, ..lease });
+                self.lease_due = Instant::now() + pause(duration);
+            }
             Err(SignerError::Refused(refusal)) => {
                 warn!(reason = refusal.reason.as_str(), "the lease is lost");
                 self.lose_lease().await;

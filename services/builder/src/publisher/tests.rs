@@ -49,6 +49,7 @@ impl Bench {
             signer: client,
             feed: origin,
             metrics,
+            submissions: Arc::new(Remembered::new(16)),
             holder: "builder".to_owned(),
             lease_duration,
             journal,
@@ -121,6 +122,7 @@ fn open(build: u64) -> Outgoing {
         parent_hash: B256::ZERO,
         payload_id: PayloadId::ZERO,
         opening: Box::new(Opening { base, withdrawals: vec![] }),
+        trace: Trace::default(),
     }
 }
 
@@ -215,15 +217,15 @@ async fn what_was_signed_and_not_published_before_the_start_is_published_before_
 async fn what_is_published_is_in_the_journal() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
-    let (journal, _) = Journal::open(&path).unwrap();
+    let (journal, _) = Journal::open(&path, |_, _| {}).unwrap();
     let mut bench = Bench::with(LEASE, FakeSigner::default(), Some(journal), None).await;
     bench.publish(open(1)).await;
     bench.publish(flashblock(1)).await;
     bench.publish(abandon(1)).await;
     let published = [bench.item().await, bench.item().await];
     bench.stop().await;
-    let (_, recovered) = Journal::open(&path).unwrap();
-    let items: Vec<_> = recovered.items.into_iter().map(|(_, item)| item).collect();
+    let mut items = Vec::new();
+    let (_, recovered) = Journal::open(&path, |_, item| items.push(item)).unwrap();
     assert_eq!(items, published);
     assert_eq!(recovered.unsigned, None);
 }
@@ -248,5 +250,15 @@ async fn the_lease_is_taken_when_the_other_builder_lets_go_of_it() {
     assert!(is_ready(&bench));
     bench.signer.is_held.store(true, Ordering::SeqCst);
     assert_eq!(bench.reports.recv().await, Some(Published::Follows));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_by_how_long_it_was_given_for_and_not_by_what_was_asked() {
+    let mut signer = FakeSigner::default();
+    signer.granted = Some(Duration::from_millis(300));
+    let bench = Bench::with(4 * DEADLINE, signer, None, None).await;
+    let mut renewed = bench.signer.renewed.subscribe();
+    timeout(DEADLINE, renewed.wait_for(|renewed| *renewed >= 2)).await.unwrap().unwrap();
     bench.stop().await;
 }

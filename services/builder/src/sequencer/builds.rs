@@ -8,6 +8,9 @@
 //! message that ends it, so however full the queue is, the end of a session is never lost; and the
 //! end comes after the opening, because both are sent under the same lock.
 //!
+//! Each build is one trace, from the wish for it to the head that it became: its flashblocks, its
+//! sealing and the answers to getPayload are in it.
+//!
 //! While another builder has the lease, builds are opened towards the build thread only: they follow
 //! what the other one publishes. With the lease, the one that runs is opened towards the publisher.
 
@@ -16,11 +19,13 @@ use std::{collections::VecDeque, sync::Arc};
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::PayloadId;
 use parking_lot::Mutex;
-use preconf_assembly::BuildId;
+use preconf_assembly::{BuildId, Completion};
 use preconf_evm::NextBlock;
 use preconf_primitives::AbandonReason;
 use preconf_state::{Overlay, StateCache};
+use preconf_telemetry::Trace;
 use tokio::sync::{mpsc, mpsc::OwnedPermit, watch};
+use tracing::{Span, field, info_span};
 
 use crate::{
     build::{Order, Orders},
@@ -50,8 +55,9 @@ struct Records {
 struct Record {
     build: BuildId,
     id: PayloadId,
-    /// The execution client's own payload for the same attributes: the fallback.
-    theirs: Option<PayloadId>,
+    /// What the consensus client may call it besides, where not all of its attributes are known.
+    aliases: Vec<PayloadId>,
+    theirs: Theirs,
     parent: B256,
     attributes: Attributes,
     /// The number of its block, once it is open.
@@ -66,7 +72,32 @@ struct Record {
     is_led: bool,
     /// Its block was asked for.
     is_wanted: bool,
+    /// Why it is complete, until its last flashblock is out.
+    unpublished: Option<Completion>,
     stage: watch::Sender<Stage>,
+    /// From its beginning to its end.
+    span: Option<Span>,
+    trace: Trace,
+}
+
+/// The execution client's own payload for the same attributes: the fallback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Theirs {
+    /// What the client has called it, when it was told to build it, if it does. The consensus
+    /// client's door asks for it by itself.
+    Told(Option<PayloadId>),
+    /// What the client may call it if somebody else has told it to, the likeliest first.
+    Guessed(Vec<PayloadId>),
+}
+
+/// A wish that is registered.
+#[derive(Clone, Debug)]
+pub(super) struct NewWish {
+    pub(super) id: PayloadId,
+    pub(super) aliases: Vec<PayloadId>,
+    pub(super) theirs: Theirs,
+    pub(super) parent: B256,
+    pub(super) attributes: Attributes,
 }
 
 /// A build as it is given to the build thread.
@@ -84,14 +115,14 @@ pub(super) struct NewBuild {
 #[derive(Debug)]
 pub(super) struct Newest {
     pub(super) build: BuildId,
-    /// The execution client's own id for the same attributes.
-    pub(super) theirs: Option<PayloadId>,
+    pub(super) theirs: Theirs,
     /// Of the block.
     pub(super) timestamp: u64,
     /// Whether it was published by this builder.
     pub(super) is_led: bool,
     /// How far it is.
     pub(super) stage: watch::Receiver<Stage>,
+    pub(super) trace: Trace,
 }
 
 /// A build as it is known by its attributes.
@@ -111,6 +142,23 @@ pub(super) enum Stage {
     Building,
     Sealed(Arc<SealedBlock>),
     Over,
+}
+
+impl Stage {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Sealed(_) => "sealed",
+            Self::Over => "no block",
+        }
+    }
+
+    fn is_block(&self, hash: B256) -> bool {
+        match self {
+            Self::Sealed(sealed) => sealed.hash == hash,
+            Self::Building | Self::Over => false,
+        }
+    }
 }
 
 /// The right to say how a build ended, which only one has.
@@ -140,18 +188,22 @@ impl Builds {
     /// Whether the newest build with this id runs.
     pub(super) fn is_building(&self, id: PayloadId) -> bool {
         let records = self.0.lock();
-        let newest = records.kept.iter().rev().find(|record| record.id == id);
+        let newest = records.kept.iter().rev().find(|record| record.is_called(id));
         newest.is_some_and(Record::is_running)
     }
 
+    /// Takes note of what the execution client calls the newest build with this id.
+    pub(super) fn told(&self, id: PayloadId, theirs: Option<PayloadId>) {
+        let mut records = self.0.lock();
+        let newest = records.kept.iter_mut().rev().find(|record| record.is_called(id));
+        if let Some(newest) = newest {
+            newest.theirs = Theirs::Told(theirs);
+        }
+    }
+
     /// Gives a new build its number.
-    pub(super) fn register(
-        &self,
-        id: PayloadId,
-        theirs: Option<PayloadId>,
-        parent: B256,
-        attributes: Attributes,
-    ) -> BuildId {
+    pub(super) fn register(&self, wish: NewWish) -> BuildId {
+        let NewWish { id, aliases, theirs, parent, attributes } = wish;
         let mut records = self.0.lock();
         records.last += 1;
         let build = BuildId(records.last);
@@ -159,9 +211,11 @@ impl Builds {
             records.kept.pop_front();
         }
         let (stage, _) = watch::channel(Stage::Building);
+        let span = info_span!(parent: None, "build", build = build.0, %parent, end = field::Empty);
         records.kept.push_back(Record {
             build,
             id,
+            aliases,
             theirs,
             parent,
             attributes,
@@ -171,7 +225,10 @@ impl Builds {
             end: None,
             is_led: false,
             is_wanted: false,
+            unpublished: None,
             stage,
+            trace: Trace::of(&span),
+            span: Some(span),
         });
         build
     }
@@ -244,7 +301,7 @@ impl Builds {
         let Some(record) = records.kept.iter_mut().rev().find(|record| record.is_running()) else {
             return Ok(None);
         };
-        if head != Some(record.parent) || completed == Some(record.id) {
+        if head != Some(record.parent) || completed.is_some_and(|id| record.is_called(id)) {
             return Ok(None);
         }
         // It is not open yet: whoever opens it finds that the lease is ours.
@@ -270,21 +327,49 @@ impl Builds {
     pub(super) fn settle(&self, build: BuildId, end: Stage) -> Option<EndSlot> {
         let mut records = self.0.lock();
         let record = records.get(build).filter(|record| record.is_running())?;
+        if let Some(span) = record.span.take() {
+            span.record("end", end.as_str());
+        }
         record.stage.send_replace(end);
         Some(EndSlot { place: record.end.take(), followed: record.held.is_some() })
+    }
+
+    /// The block of a build is handed out, and readers of the feed do not have all of it yet.
+    pub(super) fn publishing(&self, build: BuildId, completion: Completion) {
+        if let Some(record) = self.0.lock().get(build) {
+            record.unpublished = Some(completion);
+        }
+    }
+
+    /// Why a build was complete whose last flashblock was on its way, which is over now.
+    pub(super) fn published(&self, build: BuildId) -> Option<Completion> {
+        self.0.lock().get(build)?.unpublished.take()
     }
 
     /// The newest build with this id.
     pub(super) fn newest(&self, id: PayloadId) -> Option<Newest> {
         let records = self.0.lock();
-        let record = records.kept.iter().rev().find(|record| record.id == id)?;
+        let record = records.kept.iter().rev().find(|record| record.is_called(id))?;
         Some(Newest {
             build: record.build,
-            theirs: record.theirs,
+            theirs: record.theirs.clone(),
             timestamp: record.attributes.common.timestamp,
             is_led: record.is_led,
             stage: record.stage.subscribe(),
+            trace: record.trace.clone(),
         })
+    }
+
+    /// What a build is traced in.
+    pub(super) fn trace(&self, build: BuildId) -> Trace {
+        self.0.lock().get(build).map_or_else(Trace::default, |record| record.trace.clone())
+    }
+
+    /// What the build of the sealed block with this hash is traced in.
+    pub(super) fn trace_of(&self, hash: B256) -> Trace {
+        let records = self.0.lock();
+        let record = records.kept.iter().rev().find(|record| record.stage.borrow().is_block(hash));
+        record.map_or_else(Trace::default, |record| record.trace.clone())
     }
 
     /// The newest build after this beacon block.
@@ -342,6 +427,10 @@ impl Record {
         self.end = Some(end);
         self.is_led = true;
         Ok(())
+    }
+
+    fn is_called(&self, id: PayloadId) -> bool {
+        self.id == id || self.aliases.contains(&id)
     }
 
     fn is_running(&self) -> bool {

@@ -3,8 +3,9 @@
 //! While the lease is not ours, what is heard goes to the build thread: promises, in order, and
 //! which block they are for. So the block is executed here as it is published there, its state is in
 //! memory, and whoever gets the lease goes on where the other one stopped. The first flashblock of a
-//! session says everything that its attributes said, so the Engine API id of the payload is known
-//! too: the consensus client may ask here for what it ordered there.
+//! session says everything that its attributes said but for the gas limit that was aimed at, so the
+//! Engine API id of the payload is one of a few: the consensus client may ask here for what it
+//! ordered there.
 //!
 //! A block that was completed is not published again: it may have been handed out. Asked for once
 //! more, it is built again from what it holds, and is the same. One whose session was abandoned,
@@ -24,7 +25,14 @@ use tracing::{debug, info, warn};
 
 use crate::build::Order;
 
-use super::{Attributes, Lineage, Sequencer, Wanted, Wish};
+use super::{
+    Attributes, Lineage, Sequencer, Wanted, Wish,
+    builds::{NewWish, Theirs},
+};
+
+/// How many items that were published before are read at once: each has transactions whose senders
+/// are recovered.
+const AT_ONCE: usize = 64;
 
 /// The newest session that was heard of.
 #[derive(Debug)]
@@ -71,25 +79,18 @@ impl Sequencer {
     /// Has to be over before anything is built: promises come first.
     pub(crate) async fn recover(
         self: &Arc<Self>,
-        items: Vec<FeedItem>,
+        items: Vec<Arc<FeedItem>>,
         unsigned: Option<Flashblock>,
         head: &Head,
     ) {
         let count = items.len();
-        let heard = tokio::task::spawn_blocking(move || {
-            let unsigned = unsigned.as_ref().map(promised);
-            items.iter().map(news).chain(unsigned).collect::<Vec<_>>()
-        });
-        let Ok(heard) = heard.await else { return };
-        if let Some(oldest) = heard.iter().find_map(News::begins) {
-            let parent = (oldest.block_number.saturating_sub(1), oldest.opening.base.parent_hash);
-            let mut lineage = self.lineage.lock();
-            if *lineage == Lineage::default() {
-                *lineage = Lineage::from(parent.0, parent.1);
-            }
+        for items in items.chunks(AT_ONCE) {
+            let items = items.to_vec();
+            let heard = move || items.iter().map(|item| news(item)).collect();
+            self.note_all(heard).await;
         }
-        for news in heard {
-            self.note(news);
+        if let Some(unsigned) = unsigned {
+            self.note_all(move || vec![promised(&unsigned)]).await;
         }
         info!(items = count, "went through what was published before the start");
         // Even if nothing is to be built: what the chain holds meanwhile is kept.
@@ -99,6 +100,21 @@ impl Sequencer {
         let parent = self.heard.lock().as_ref().map(|heard| heard.opening.base.parent_hash);
         if parent == Some(head.hash) {
             self.follow_heard();
+        }
+    }
+
+    /// Passes on what was published before. `read` takes a while: it recovers senders.
+    async fn note_all(&self, read: impl FnOnce() -> Vec<News> + Send + 'static) {
+        let Ok(heard) = tokio::task::spawn_blocking(read).await else { return };
+        if let Some(oldest) = heard.iter().find_map(News::begins) {
+            let parent = (oldest.block_number.saturating_sub(1), oldest.opening.base.parent_hash);
+            let mut lineage = self.lineage.lock();
+            if *lineage == Lineage::default() {
+                *lineage = Lineage::from(parent.0, parent.1);
+            }
+        }
+        for news in heard {
+            self.note(news);
         }
     }
 
@@ -165,8 +181,16 @@ impl Sequencer {
         }
         let head = opening.base.parent_hash;
         let attributes = Attributes::of(&opening);
-        // The execution client has the same name for it, or none.
-        let build = self.builds.register(id, Some(id), head, attributes.clone());
+        // Nobody says at which gas limit the consensus client aimed, if it did.
+        let targets = [opening.base.gas_limit, self.gas_target];
+        let aiming = targets.map(|target| attributes.aiming_at(target));
+        let build = self.builds.register(NewWish {
+            id,
+            aliases: aiming.iter().map(|attributes| attributes.id(head)).collect(),
+            theirs: Theirs::Guessed(attributes.ids_of_clients(head, &aiming)),
+            parent: head,
+            attributes: attributes.clone(),
+        });
         debug!(build = build.0, %id, "follows another builder's block");
         self.give_up_others(head, Some(build));
         let wish = Wish { build, attributes, heard: Some(Box::new(opening)) };

@@ -8,7 +8,7 @@ use alloy_primitives::{B256, Bytes, U256, keccak256};
 use alloy_rpc_types_engine::{PayloadAttributes, PayloadId};
 use preconf_assembly::BuildId;
 use preconf_chain::{ChainSpec, ProposerPublicKey};
-use preconf_engine::payload_id::payload_id;
+use preconf_engine::payload_id::{payload_id, payload_ids};
 use preconf_evm::NextBlock;
 use preconf_primitives::{Base, Opening, PayloadId as WireId, Withdrawal};
 
@@ -47,6 +47,28 @@ impl Attributes {
             target_gas_limit: None,
         };
         Self { common, parent_proposer_pubkey: base.prev_proposer_pubkey }
+    }
+
+    /// The same with a gas limit to arrive at.
+    pub(super) fn aiming_at(&self, gas_limit: u64) -> Self {
+        let mut attributes = self.clone();
+        attributes.common.target_gas_limit = Some(gas_limit);
+        attributes
+    }
+
+    /// What execution clients may call the payload with these, or with some of `others`, on `parent`,
+    /// the likeliest first.
+    pub(super) fn ids_of_clients(&self, parent: B256, others: &[Self]) -> Vec<PayloadId> {
+        let mut ids: Vec<PayloadId> = Vec::new();
+        for attributes in std::iter::once(self).chain(others) {
+            let key = attributes.parent_proposer_pubkey.as_ref();
+            for id in payload_ids(parent, &attributes.common, key) {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+        }
+        ids
     }
 
     /// The Engine API's id of the payload with these on `parent`.

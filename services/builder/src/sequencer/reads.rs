@@ -5,10 +5,10 @@
 
 use std::{error::Error, time::Duration};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use preconf_assembly::{BoxError, BuildId, Located};
 use preconf_chassis::Backoff;
-use preconf_state::Key;
+use preconf_state::{Key, StateReader as _};
 use preconf_upstream::UpstreamError;
 use serde_json::value::to_raw_value;
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::build::Order;
 
-use super::{Sequencer, builds::Stage};
+use super::{HeadState, Sequencer, builds::Stage};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ impl Sequencer {
         let Some((cache, mut stage)) = self.builds.cache(build) else { return };
         let (wanted, into) = (&keys, &cache);
         let read = persistently(self.read_bound, || async move {
-            self.fetcher.ensure(into, wanted).await.map_err(Unanswered::Upstream)
+            self.urgent.ensure(into, wanted).await.map_err(Unanswered::Upstream)
         });
         let read = tokio::select! {
             read = read => read,
@@ -51,6 +51,26 @@ impl Sequencer {
         };
         // A thread that takes no orders needs no state.
         let _ = self.orders.give(order);
+    }
+
+    /// Tells the build thread what these senders have after the canonical block with this number.
+    pub(super) async fn recheck(&self, number: u64, senders: Vec<Address>) {
+        let mut head = self.head.subscribe();
+        let read = async {
+            // The thread has heard of it a moment before everybody else.
+            let is_there = |head: &Option<HeadState>| {
+                head.as_ref().is_some_and(|head| head.header.number >= number)
+            };
+            let cache = head.wait_for(is_there).await.ok()?.as_ref()?.cache.clone();
+            let keys: Vec<Key> = senders.iter().copied().map(Key::Account).collect();
+            let read = self.fetcher.ensure(&cache, &keys).await;
+            (cache.block().0 == number && read.is_ok()).then_some(cache)
+        };
+        // What they cannot pay any more is found out when it is executed, if not here.
+        let Ok(Some(cache)) = timeout(self.read_bound, read).await else { return };
+        let account = |sender| Some((sender, cache.account(sender).ok()?));
+        let accounts = senders.into_iter().filter_map(account).collect();
+        let _ = self.orders.give(Order::Recheck { number, accounts });
     }
 
     /// Asks whether the canonical chain holds a promised transaction.
@@ -69,7 +89,7 @@ impl Sequencer {
 
     async fn is_canonical(&self, transaction: B256) -> Result<bool, Unanswered> {
         let params = to_raw_value(&(transaction,)).map_err(Unanswered::Answer)?;
-        let upstream = self.fetcher.upstream();
+        let upstream = self.urgent.upstream();
         let answer = upstream.request("eth_getTransactionByHash", Some(params)).await;
         let answer = answer.map_err(Unanswered::Upstream)?;
         let seen: serde_json::Value =

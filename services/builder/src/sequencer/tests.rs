@@ -1,5 +1,7 @@
 //! Wishes, ends, heads and questions.
 
+mod ends;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -54,6 +56,7 @@ struct Bench {
     orders: OrderQueue,
     outgoing: mpsc::Receiver<Outgoing>,
     wanted: mpsc::Receiver<Wanted>,
+    context: Context,
 }
 
 impl Bench {
@@ -74,16 +77,22 @@ impl Bench {
         let spec = Arc::new(ChainSpec::from_genesis_json(genesis).unwrap());
         let url = execution_client(answer).await;
         let timing = Timing { interval: Duration::from_millis(200), deadline: DEADLINE };
-        let (thread, orders, _) = BuildThread::new(spec.clone(), timing, PoolLimits::default());
+        let context = Context::for_test();
+        let metrics = Arc::new(Metrics::new(&context.registry));
+        let limits = PoolLimits::default();
+        let (thread, orders, _) = BuildThread::new(spec.clone(), timing, limits, metrics.clone());
         let (outgoing, to_publish) = mpsc::channel(room);
         let (wanted, to_prepare) = mpsc::channel(16);
         let upstream = Upstream::new(UpstreamConfig::new(url.clone())).unwrap();
         let secret = Arc::new(JwtSecret::from_bytes([7; 32]));
         let sequencer = Arc::new(Sequencer {
             spec,
+            urgent: StateFetcher::new(upstream.clone()),
+            sealing: StateFetcher::new(upstream.clone()),
             fetcher: StateFetcher::new(upstream),
             engine: EngineClient::new(&url, secret).unwrap(),
-            metrics: Arc::new(Metrics::new(&Context::for_test().registry)),
+            metrics,
+            submissions: Arc::new(Remembered::new(16)),
             orders,
             outgoing,
             wanted,
@@ -91,13 +100,15 @@ impl Bench {
             cache_entries: 10_000,
             seal_budget: Duration::from_millis(300),
             read_bound: Duration::from_millis(300),
+            questions: Arc::new(Semaphore::new(1)),
             head: watch::Sender::new(None),
             lineage: Mutex::default(),
             builds: Builds::default(),
             heard: Mutex::default(),
         });
         sequencer.lead();
-        Self { sequencer, orders: thread.orders, outgoing: to_publish, wanted: to_prepare }
+        let orders = thread.orders;
+        Self { sequencer, orders, outgoing: to_publish, wanted: to_prepare, context }
     }
 
     async fn forkchoice(&self, head: B256, attributes: Option<Attributes>) -> Option<PayloadId> {
@@ -121,8 +132,7 @@ impl Bench {
         let header = Arc::new(self.sequencer.spec.genesis_header());
         let cache = StateCache::new(0, self.sequencer.spec.genesis_hash(), 10_000);
         let attributes = attributes(timestamp);
-        let id = attributes.id(hash(0));
-        let build = self.sequencer.builds.register(id, None, hash(0), attributes.clone());
+        let build = self.sequencer.builds.register(new_wish(attributes.clone(), None));
         self.sequencer.open(wish(build, attributes), HeadState { header, cache }).await;
         build
     }
@@ -143,6 +153,12 @@ impl Bench {
 
 fn wish(build: BuildId, attributes: Attributes) -> Wish {
     Wish { build, attributes, heard: None }
+}
+
+/// A wish for a block on block 0, which the execution client calls this.
+fn new_wish(attributes: Attributes, theirs: Option<PayloadId>) -> NewWish {
+    let (id, theirs) = (attributes.id(hash(0)), Theirs::Told(theirs));
+    NewWish { id, aliases: Vec::new(), theirs, parent: hash(0), attributes }
 }
 
 fn attributes(timestamp: u64) -> Attributes {
@@ -241,7 +257,7 @@ async fn a_build_that_was_given_up_before_it_began_is_not_opened() {
     let mut bench = Bench::new(64, |method, _| nothing(method)).await;
     let header = Arc::new(bench.sequencer.spec.genesis_header());
     let cache = StateCache::new(0, hash(0), 10_000);
-    let build = bench.sequencer.builds.register(PayloadId::default(), None, hash(0), attributes(2));
+    let build = bench.sequencer.builds.register(new_wish(attributes(2), None));
     bench.sequencer.end(build, AbandonReason::SealFailed);
     bench.sequencer.open(wish(build, attributes(2)), HeadState { header, cache }).await;
     assert!(bench.outgoing.try_recv().is_err());
@@ -341,10 +357,14 @@ async fn who_asks_a_thread_that_hangs_is_answered_all_the_same() {
 
 /// A transfer by whoever the signature happens to be of.
 fn signed_transfer() -> Transaction {
+    signed_transfer_with_gas(21_000)
+}
+
+fn signed_transfer_with_gas(gas_limit: u64) -> Transaction {
     let mut signatures = (1..).map(|r| Signature::new(U256::from(r), U256::ONE, false));
     let signed = signatures.find_map(|signature| {
         let to = TxKind::Call(Default::default());
-        let transfer = TxEip1559 { chain_id: 1337, gas_limit: 21_000, to, ..TxEip1559::default() };
+        let transfer = TxEip1559 { chain_id: 1337, gas_limit, to, ..TxEip1559::default() };
         let envelope = EthereumTxEnvelope::<TxEip4844>::from(transfer.into_signed(signature));
         Transaction::decode(envelope.encoded_2718().into()).ok()
     });
@@ -353,7 +373,17 @@ fn signed_transfer() -> Transaction {
 
 /// A flashblock of a block on the genesis, as the feed has it.
 fn heard(seq: u64, index: u64, is_last: bool, transactions: Vec<Bytes>) -> Arc<FeedItem> {
-    let opening = Opening { withdrawals: vec![], base: base() };
+    heard_of(base(), seq, index, is_last, transactions)
+}
+
+fn heard_of(
+    base: Base,
+    seq: u64,
+    index: u64,
+    is_last: bool,
+    transactions: Vec<Bytes>,
+) -> Arc<FeedItem> {
+    let opening = Opening { withdrawals: vec![], base };
     let flashblock = Flashblock::new(FlashblockParts {
         payload_id: WireId::ZERO,
         position: at(seq, index),
@@ -496,7 +526,7 @@ async fn what_was_published_before_a_start_is_promised_and_gone_on_with() {
     let transaction = signed_transfer();
     let item = heard(7, 0, false, vec![transaction.encoded().clone()]);
     let head = bench.genesis();
-    bench.sequencer.recover(vec![item.as_ref().clone()], None, &head).await;
+    bench.sequencer.recover(vec![item], None, &head).await;
     bench.sequencer.learn_head(head).await;
     bench.grant().await;
     let Some(Order::Promise { transactions }) = bench.orders.take() else { panic!("no promise") };
@@ -564,9 +594,8 @@ async fn a_validator_gets_what_the_consensus_client_gets_whoever_built_it() {
     })
     .await;
     let attributes = attributes(12);
-    let id = attributes.id(hash(0));
-    let build =
-        bench.sequencer.builds.register(id, Some(PayloadId::new([1; 8])), hash(0), attributes);
+    let wish = new_wish(attributes, Some(PayloadId::new([1; 8])));
+    let build = bench.sequencer.builds.register(wish);
     bench.sequencer.end(build, AbandonReason::SealFailed);
 
     let slots = SlotRule::Time { genesis: 0, seconds: 12.try_into().unwrap() };

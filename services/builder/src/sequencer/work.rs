@@ -4,13 +4,13 @@
 
 use std::{error::Error, sync::Arc, time::Instant};
 
-use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure, Sidecar};
+use preconf_assembly::{BuildId, Completion, Cut, Effect, Failure, Located, Sidecar};
 use preconf_chassis::Shutdown;
 use preconf_evm::Paused;
 use preconf_primitives::AbandonReason;
 use preconf_state::StateCache;
 use tokio::{sync::mpsc, time::timeout};
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::{
     build::Order,
@@ -39,7 +39,12 @@ impl Sequencer {
                     Some(Published::Flashblock { build, index }) => {
                         let _ = self.orders.give(Order::Published { build, index });
                     }
-                    Some(Published::Failed { build, reason }) => self.end(build, reason),
+                    Some(Published::Completed { build }) => {
+                        if let Some(completion) = self.builds.published(build) {
+                            self.metrics.build_ended(BuildEnd::Sealed(completion));
+                        }
+                    }
+                    Some(Published::Failed { build, reason }) => self.not_published(build, reason),
                     Some(Published::Leads) => self.lead(),
                     Some(Published::Follows) => self.follow(),
                     None => return,
@@ -52,11 +57,35 @@ impl Sequencer {
     fn effect(self: &Arc<Self>, effect: Effect<StateCache>) {
         let this = self.clone();
         match effect {
-            Effect::Need { build, keys } => {
-                tokio::spawn(async move { this.read(build, keys).await });
-            }
+            Effect::Need { build, keys } => match self.questions.clone().try_acquire_owned() {
+                Ok(turn) => {
+                    tokio::spawn(async move {
+                        let _turn = turn;
+                        this.read(build, keys).await;
+                    });
+                }
+                Err(_) => {
+                    let cause = "too much is asked for already".into();
+                    let _ = self.orders.give(Order::StateFailed { build, keys, cause });
+                }
+            },
             Effect::Locate { build, transaction } => {
-                tokio::spawn(async move { this.locate(build, transaction).await });
+                match self.questions.clone().try_acquire_owned() {
+                    Ok(turn) => {
+                        tokio::spawn(async move {
+                            let _turn = turn;
+                            this.locate(build, transaction).await;
+                        });
+                    }
+                    Err(_) => {
+                        // It stays a promise, for the next build to ask about.
+                        let located = Located::Unknown;
+                        let _ = self.orders.give(Order::Located { build, transaction, located });
+                    }
+                }
+            }
+            Effect::Recheck { number, senders } => {
+                tokio::spawn(async move { this.recheck(number, senders).await });
             }
             Effect::Publish { build, cut } => {
                 if let Some(late) = cut.late {
@@ -68,9 +97,12 @@ impl Sequencer {
                 }
             }
             Effect::Complete { build, last, block, sidecars, completion } => {
-                tokio::spawn(async move {
+                let span = info_span!("seal", build = build.0, ?completion);
+                this.builds.trace(build).adopt(&span);
+                let complete = async move {
                     this.complete(build, last, (*block, sidecars), completion).await;
-                });
+                };
+                tokio::spawn(complete.instrument(span));
             }
             Effect::Failed { build, failure } => {
                 warn!(build = build.0, error = &failure as &dyn Error, "the build failed");
@@ -95,7 +127,7 @@ impl Sequencer {
         let Some(attributes) = self.builds.attributes(build) else { return };
         let started = Instant::now();
         let sealer = Sealer {
-            fetcher: self.fetcher.clone(),
+            fetcher: self.sealing.clone(),
             engine: self.engine.clone(),
             deadline: self.seal_budget,
         };
@@ -107,6 +139,14 @@ impl Sequencer {
                 warn!(build = build.0, budget = ?self.seal_budget, "sealing took too long");
                 self.end(build, AbandonReason::SealFailed);
             }
+        }
+    }
+
+    /// The publisher has given up a build. Its block may have been handed out already.
+    fn not_published(&self, build: BuildId, reason: AbandonReason) {
+        match self.builds.published(build) {
+            Some(_) => self.metrics.build_ended(BuildEnd::Abandoned(reason)),
+            None => self.end(build, reason),
         }
     }
 
@@ -126,9 +166,14 @@ impl Sequencer {
         let sealed = Arc::new(sealed);
         let (block_hash, state_root) = (sealed.hash, sealed.header.state_root);
         let Some(slot) = self.builds.settle(build, Stage::Sealed(sealed.clone())) else { return };
+        if slot.is_led() {
+            // Counted when readers have its last flashblock, or will not get it.
+            self.builds.publishing(build, completion);
+        } else {
+            self.metrics.build_ended(BuildEnd::Followed);
+        }
         slot.say(Outgoing::Seal { build, last, block_hash, state_root });
         self.metrics.sealed(started.elapsed());
-        self.metrics.build_ended(BuildEnd::Sealed(completion));
         info!(
             build = build.0,
             number = sealed.header.number,

@@ -89,7 +89,7 @@ fn the_blobs_of_a_promise_are_kept_until_the_chain_holds_it() {
     assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(&promise));
     machine.assembler.drop_build();
     // Something better may come into the pool, in its place or for want of room.
-    machine.assembler.pool.remove(&SENDER, 0);
+    machine.assembler.pool.remove(&SENDER, 0, DropCause::Blobs);
 
     for _ in 0..2 {
         let build = machine.open(ROOM);
@@ -112,7 +112,7 @@ fn blobs_that_were_executed_and_not_promised_are_not_kept() {
     machine.open(ROOM);
     machine.publish();
     machine.assembler.drop_build();
-    machine.assembler.pool.remove(&SENDER, 0);
+    machine.assembler.pool.remove(&SENDER, 0, DropCause::Blobs);
     machine.open(ROOM);
     assert!(machine.assembler.pool().sidecar(executed.hash()).is_none());
 }
