@@ -15,12 +15,14 @@ use std::{
 use tokio::process::Command;
 
 /// The services that a devnet runs, by package, which is also the name of the binary.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 7] = [
     "preconf-signer",
     "preconf-builder",
     "preconf-gateway",
     "preconf-consumer",
     "preconf-rpc-overlay",
+    "preconf-payload-server",
+    "preconf-validator-sidecar",
 ];
 
 /// Built along, so that its dependencies have the features they have now.

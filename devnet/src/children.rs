@@ -130,6 +130,8 @@ pub struct Children {
     running: Vec<Child>,
     /// Killed on purpose.
     down: Vec<Service>,
+    /// What all of them find in their environment, besides ours.
+    environment: Vec<(&'static str, String)>,
 }
 
 #[derive(Debug)]
@@ -143,7 +145,17 @@ struct Child {
 impl Children {
     /// None yet. What they say is written to files in `logs`.
     pub fn new(logs: &Path) -> Self {
-        Self { logs: logs.to_owned(), running: Vec::new(), down: Vec::new() }
+        Self {
+            logs: logs.to_owned(),
+            running: Vec::new(),
+            down: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Lets those that are started from here on find this in their environment.
+    pub fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
+        self.environment = environment;
     }
 
     /// Starts a child and waits until it has said where its `listeners` are.
@@ -160,7 +172,7 @@ impl Children {
         let Service { name, program, flags } = service.clone();
         let mut command = Command::new(&program);
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.kill_on_drop(true).process_group(0);
+        command.kill_on_drop(true).process_group(0).envs(self.environment.iter().cloned());
         signal::die_with_parent(&mut command);
         let mut process =
             command.spawn().map_err(|source| ChildError::Start { name, program, source })?;
@@ -256,11 +268,23 @@ impl Children {
         }
     }
 
+    /// Has a child read its files anew.
+    pub fn hang_up(&self, name: &str) {
+        if let Some(pid) = self.running(name).and_then(|child| child.process.id()) {
+            signal::hang_up(pid);
+        }
+    }
+
     /// Switches the passthrough of a builder.
     pub fn pass_through(&self, name: &str, on: bool) {
         if let Some(pid) = self.running(name).and_then(|child| child.process.id()) {
             signal::pass_through(pid, on);
         }
+    }
+
+    /// What a child has said so far, as far as its file can be read.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.logs.join(format!("{name}.log"))).unwrap_or_default()
     }
 
     fn running(&self, name: &str) -> Option<&Child> {

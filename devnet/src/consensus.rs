@@ -19,6 +19,8 @@
 mod faults;
 mod following;
 mod proposal;
+mod proposing;
+mod ways;
 
 use std::{
     fmt,
@@ -30,18 +32,21 @@ use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, address, keccak256};
 use alloy_rpc_types_engine::{ForkchoiceState, PayloadAttributes, PayloadId, PayloadStatus};
 use preconf_chain::{ChainSpec, ProposerPublicKey};
-use preconf_chassis::Chain;
 use preconf_engine::{EngineClient, EngineError};
 use tokio::{
     sync::{broadcast, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
 use tracing::warn;
 
 pub use faults::{Faults, RoundFault};
-use following::{News, Sequencer, follow};
+pub use ways::{Kind, Native, Outsiders, Way, Ways, slot_rule};
+
+use following::{Manner, News, Sequencer, follow, order};
 use proposal::{Proposal, Rejected};
+use proposing::Proposed;
+use ways::Announcer;
 
 use crate::{client::Attributes, keys::Validator};
 
@@ -73,7 +78,7 @@ pub struct Config {
     pub faults: Faults,
 }
 
-/// The Engine APIs of everybody.
+/// The Engine APIs of everybody, and how validators come to the sequencer's block.
 #[derive(Clone, Debug)]
 pub struct Doors {
     /// The builder, and behind it the sequencer's client.
@@ -82,6 +87,8 @@ pub struct Doors {
     pub validators: EngineClient,
     /// The RPC node's client.
     pub rpc_node: EngineClient,
+    /// How each validator comes to the sequencer's block.
+    pub ways: Ways,
 }
 
 /// A block that everybody has; the sequencer may still be told of it.
@@ -99,12 +106,16 @@ pub struct CanonicalBlock {
     pub slot: u32,
     /// The number of the validator that proposed it.
     pub proposer: usize,
+    /// How that validator comes to the sequencer's block.
+    pub kind: Kind,
     /// Who built it.
     pub source: Source,
     /// How long the proposer waited for it, from asking the builder on.
     pub waited: Duration,
     /// How many rounds before it were lost on purpose.
     pub lost_rounds: u32,
+    /// The validators that missed a round before it: they proposed nothing that the others accept.
+    pub missed: Vec<Kind>,
 }
 
 /// Who built a block.
@@ -188,6 +199,7 @@ impl Consensus {
         let mut driver = Driver {
             config,
             sequencer: Sequencer::new(doors.sequencer.clone()),
+            announcer: doors.ways.server.clone().map(Announcer::start),
             doors,
             head: genesis,
             started: Instant::now(),
@@ -198,7 +210,9 @@ impl Consensus {
                 validators: None,
             },
             window: open_window,
+            ordering: JoinSet::new(),
             lost_rounds: 0,
+            missed: Vec::new(),
         };
         driver.choose(None).await?;
         let announce = blocks.clone();
@@ -275,14 +289,20 @@ struct Driver {
     config: Config,
     doors: Doors,
     sequencer: Sequencer,
+    /// There is none without a payload server.
+    announcer: Option<Announcer>,
     head: Head,
     started: Instant,
     /// In which the wanted block is proposed.
     slot: u32,
     wanted: Wanted,
+    /// The next block being asked for, through the sidecar of its proposer.
+    ordering: JoinSet<Option<PayloadId>>,
     window: watch::Sender<bool>,
-    /// How many rounds were lost since the last block.
+    /// How many rounds were lost on purpose since the last block.
     lost_rounds: u32,
+    /// Who missed a round since the last block.
+    missed: Vec<Kind>,
 }
 
 impl Driver {
@@ -336,7 +356,7 @@ impl Driver {
         } else if self.config.faults.takes(number, RoundFault::Reorg) {
             self.show_in_vain(begins).await?;
         } else {
-            return self.play(begins).await.map(Some);
+            return self.play(begins).await;
         }
         self.lost_rounds += 1;
         // Back to the head before: whoever has built upon the proposal gives that up.
@@ -347,8 +367,9 @@ impl Driver {
     /// The sequencer processes a proposal and builds upon it; it is not agreed on.
     async fn show_in_vain(&mut self, begins: Instant) -> Result<(), ConsensusError> {
         self.window.send_replace(false);
-        let (shown, _) = self.propose().await?;
+        let proposed = self.propose().await?;
         sleep_until(begins + self.config.proposal_delay).await;
+        let Proposed::Block(shown, _) = proposed else { return Ok(()) };
         warn!(number = shown.block.header.number, "a block is shown and not agreed on");
         let head = self.head;
         self.head = self.head_after(&shown);
@@ -362,7 +383,7 @@ impl Driver {
             attributes: Some(self.attributes()),
         };
         self.head = head;
-        self.sequencer.tell(Some(Arc::new(shown)), news, Duration::ZERO)?;
+        self.sequencer.tell(Some(Arc::new(*shown)), news, Manner::After(Duration::ZERO))?;
         sleep_until(begins + self.config.slot / 2).await;
         Ok(())
     }
@@ -379,12 +400,22 @@ impl Driver {
     }
 
     /// One slot: a proposal, and everybody following it.
-    async fn play(&mut self, begins: Instant) -> Result<CanonicalBlock, ConsensusError> {
+    async fn play(&mut self, begins: Instant) -> Result<Option<CanonicalBlock>, ConsensusError> {
         self.window.send_replace(false);
         let asked = Instant::now();
-        let (proposal, source) = self.propose().await?;
+        let proposed = self.propose().await?;
         let waited = asked.elapsed();
         sleep_until(begins + self.config.proposal_delay).await;
+        let kind = self.way().kind();
+        let (proposal, source) = match proposed {
+            Proposed::Block(proposal, source) => (*proposal, source),
+            Proposed::Nothing(reason) => {
+                warn!(reason, number = self.head.number + 1, "a proposer misses its round");
+                self.missed.push(kind);
+                self.choose(None).await?;
+                return Ok(None);
+            }
+        };
         let header = &proposal.block.header;
         let block = CanonicalBlock {
             number: header.number,
@@ -393,48 +424,15 @@ impl Driver {
             gas_used: header.gas_used,
             slot: self.slot,
             proposer: self.proposer(self.slot),
+            kind,
             source,
             waited,
             lost_rounds: std::mem::take(&mut self.lost_rounds),
+            missed: std::mem::take(&mut self.missed),
         };
         self.head = self.head_after(&proposal);
         self.choose(Some(Arc::new(proposal))).await?;
-        Ok(block)
-    }
-
-    /// The builder's block if the validators accept it, else their own.
-    async fn propose(&self) -> Result<(Proposal, Source), ConsensusError> {
-        let builders = match self.wanted.sequencer {
-            None if self.sequencer.is_silent() => Err(Rejected::Silent),
-            id => self.fetch(&self.doors.sequencer, id, self.config.patience).await,
-        };
-        let reason = match self.accept(builders).await {
-            Ok(proposal) => return Ok((proposal, Source::Builder)),
-            Err(rejected) => Chain(&rejected).to_string(),
-        };
-        warn!(reason, number = self.head.number + 1, "the builder's block is not proposed");
-        let own = self.fetch(&self.doors.validators, self.wanted.validators, DEADLINE).await;
-        let own = self.accept(own).await;
-        let own = own.map_err(|rejected| ConsensusError::OwnBlock(Box::new(rejected)))?;
-        Ok((own, Source::Fallback(reason)))
-    }
-
-    async fn fetch(
-        &self,
-        door: &EngineClient,
-        id: Option<PayloadId>,
-        deadline: Duration,
-    ) -> Result<Proposal, Rejected> {
-        let id = id.ok_or(Rejected::NotBuilding)?;
-        Proposal::fetch(door, id, self.head.hash, &self.wanted.attributes, deadline).await
-    }
-
-    /// Asks the validators' client, as every validator does before it accepts a block.
-    async fn accept(&self, proposal: Result<Proposal, Rejected>) -> Result<Proposal, Rejected> {
-        let proposal = proposal?;
-        let status = proposal.new_payload(&self.doors.validators, DEADLINE).await;
-        let status = status.map_err(Rejected::Unchecked)?;
-        if status.is_valid() { Ok(proposal) } else { Err(Rejected::Invalid(status.to_string())) }
+        Ok(Some(block))
     }
 
     /// Gives the new head to everybody, and asks for the next block on it.
@@ -452,19 +450,37 @@ impl Driver {
         let to_build = News { number, state, attributes: Some(attributes.clone()) };
         let to_know = News { number, state, attributes: None };
         let faults = &self.config.faults;
-        let is_outsider = faults.takes(number + 1, RoundFault::Outsider);
+        let proposer = self.proposer(self.slot);
+        let is_outsider = self.doors.ways.outsiders.contain(proposer)
+            || faults.takes(number + 1, RoundFault::Outsider);
         let to_sequencer = if is_outsider { to_know.clone() } else { to_build.clone() };
-        let late = faults.take(number + 1, |fault| match fault {
-            RoundFault::LateHead(late) => Some(*late),
+        let manner = faults.take(number + 1, |fault| match fault {
+            RoundFault::LateHead(late) => Some(Manner::After(*late)),
+            RoundFault::LatePayload(late) => Some(Manner::HeadFirst(*late)),
+            RoundFault::SkippedProposal(late) => Some(Manner::WhenFinal(*late)),
             RoundFault::FailProposer | RoundFault::Outsider | RoundFault::Reorg => None,
         });
-        self.sequencer.tell(proposal.clone(), to_sequencer, late.unwrap_or_default())?;
-        let Doors { validators, rpc_node, .. } = &self.doors;
+        let manner = manner.unwrap_or(Manner::After(Duration::ZERO));
+        self.sequencer.tell(proposal.clone(), to_sequencer, manner)?;
+        if let Some(announcer) = &self.announcer {
+            let round = self.lost_rounds + u32::try_from(self.missed.len()).unwrap_or(u32::MAX);
+            let key = self.config.validators[proposer].public_key;
+            announcer.announce(number + 1, attributes.ethereum.timestamp, round, key.0);
+        }
+        let (way, Doors { validators, rpc_node, .. }) = (self.way(), &self.doors);
+        let to_validators = match way {
+            Way::Direct | Way::Native(_) => &to_build,
+            Way::Sidecar(_) => &to_know,
+        };
         let (own, known) = tokio::join!(
-            follow("the validators", validators, proposal.clone(), &to_build),
+            follow("the validators", validators, proposal.clone(), to_validators),
             follow("the RPC node", rpc_node, proposal, &to_know),
         );
         known?;
+        self.ordering = JoinSet::new();
+        if let Way::Sidecar(door) = way {
+            self.ordering.spawn(order(door, to_build));
+        }
         self.wanted = Wanted { attributes, sequencer: None, validators: own?.payload_id };
         Ok(())
     }
@@ -494,6 +510,11 @@ impl Driver {
         };
         let prev_proposer_pubkey = is_berachain.then_some(self.head.proposer);
         Attributes { ethereum, prev_proposer_pubkey }
+    }
+
+    /// How the proposer of the slot comes to the sequencer's block.
+    fn way(&self) -> Way {
+        self.doors.ways.way(self.proposer(self.slot))
     }
 
     /// Whose turn it is: each validator's, one after the other.

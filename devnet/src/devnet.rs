@@ -1,19 +1,23 @@
 //! The whole system on this machine: started in order, watched, and stopped in order.
 //!
 //! What runs in this process: the execution clients and the consensus client, and with two builders
-//! the entrance to them. What runs in processes of its own: the services. Traffic, the observer and the report are not part of
-//! it; whoever starts a devnet adds what he wants.
+//! the entrance to them. What runs in processes of its own: the services. Traffic, the observer and
+//! the report are not part of it; whoever starts a devnet adds what he wants.
+
+mod starting;
 
 use std::{
-    collections::BTreeMap,
-    fmt, io,
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_signer_local::PrivateKeySigner;
-use preconf_chassis::{Endpoint, endpoint::EndpointError};
-use preconf_engine::{EngineClient, EngineError};
+use preconf_chassis::{ConfigError, Endpoint, endpoint::EndpointError};
+use preconf_engine::EngineError;
+use preconf_payload_api::client::UrlError;
 use preconf_signing::{PublicKey, Verifier};
 use preconf_subscribe::{FeedUrl, FeedUrlError};
 use tokio::sync::broadcast::error::RecvError;
@@ -21,25 +25,29 @@ use url::{ParseError, Url};
 
 use crate::{
     build::{Binaries, BuildError},
-    children::{ChildError, Children, Service},
+    children::{ChildError, Children},
     client::ServeError,
     clients::Clients,
-    consensus::{self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors, Faults},
+    consensus::{
+        self, Blocks, CanonicalBlock, Consensus, ConsensusError, Doors, Faults, Way, Ways,
+    },
     console::Console,
-    entrance::{Behind, Entrance},
-    keys::{Directory, Keys, KeysError},
-    links::Address,
-    options::{Options, Port},
-    services::{BuilderSeat, CommandLines, Sockets},
+    entrance::Entrance,
+    keys::{Directory, Keys, KeysError, Validator, ValidatorFile, whitelist_of},
+    options::Options,
+    services::{BuilderSeat, CommandLines, PAYLOAD_SERVER, SIDECARS, Sockets},
+    traces::Collector,
     wiring::Wiring,
 };
+
+use starting::{doors, enter, start_all, wire};
 
 /// How long the services may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
 /// Those without whom no block can be built or seen. A second builder is not ready as long as the
 /// first one builds.
-const FIRST: [&str; 4] = ["signer", "builder", "builder-0", "gateway"];
+const FIRST: [&str; 5] = ["signer", "builder", "builder-0", PAYLOAD_SERVER, "gateway"];
 /// Those who are ready when there is something to read.
 const THEN: [&str; 2] = ["consumer", "rpc-overlay"];
 
@@ -81,6 +89,12 @@ pub enum DevnetError {
     /// The gateway says that it listens at something that is no feed.
     #[error("the gateway listens at something that is no feed")]
     Feed(#[source] FeedUrlError),
+    /// Where validators ask is no URL of a sequencer.
+    #[error("telling the validators where to ask")]
+    Sequencer(#[source] UrlError),
+    /// Validators cannot ask, or nobody can say whose turn it is.
+    #[error("connecting the validators")]
+    Validators(#[source] ConfigError),
     /// A service died or did not become ready.
     #[error(transparent)]
     Child(ChildError),
@@ -105,6 +119,8 @@ pub struct Endpoints {
     pub builder_engine: Url,
     /// The consumer's snapshots.
     pub pending: Endpoint,
+    /// Where validators ask for payloads, if they do.
+    pub payload_server: Option<Url>,
     /// The JSON-RPC of the RPC node's client.
     pub rpc_node: Url,
     /// The JSON-RPC of the sequencer's client.
@@ -121,6 +137,9 @@ impl fmt::Display for Endpoints {
         writeln!(f, "  wallets and dapps       {}", plain(&self.overlay))?;
         writeln!(f, "  flashblocks             {}", self.gateway_url)?;
         writeln!(f, "  builder, Engine API     {}", plain(&self.builder_engine))?;
+        if let Some(url) = &self.payload_server {
+            writeln!(f, "  payloads for validators {}", plain(url))?;
+        }
         writeln!(f, "  RPC node's client       {}", plain(&self.rpc_node))?;
         writeln!(f, "  sequencer's client      {}", plain(&self.sequencer))?;
         write!(f, "  validators' client      {}", plain(&self.validators))?;
@@ -150,6 +169,12 @@ pub struct Devnet {
     pub faults: Faults,
     /// How the services come to each other.
     pub wiring: Wiring,
+    /// The validators, by their number.
+    pub validators: Vec<Validator>,
+    /// What the payload server knows them by, by their number.
+    pub validator_secrets: Vec<ValidatorFile>,
+    ways: Ways,
+    whitelist: PathBuf,
     seats: Vec<BuilderSeat>,
     /// There is none with one builder.
     entrance: Option<Entrance>,
@@ -196,7 +221,8 @@ impl Prepared {
         let clients = Clients::start(options, &keys).await.map_err(DevnetError::Clients)?;
         let seats = BuilderSeat::all(options, &directory, &sockets);
         let seats = seats.map_err(DevnetError::Sockets)?;
-        let wiring = wire(options, &directory, &sockets).await.map_err(DevnetError::Wiring)?;
+        let wiring = wire(options, &directory, &sockets, &keys).await;
+        let wiring = wiring.map_err(DevnetError::Wiring)?;
         let lines = CommandLines {
             options,
             binaries,
@@ -206,12 +232,15 @@ impl Prepared {
             clients: &clients,
         };
         let mut children = Children::new(&directory.file("logs"));
+        children
+            .set_environment(options.collector.iter().flat_map(Collector::environment).collect());
         console.line("starting the services");
         let entrance = enter(options, &sockets, &seats).await.map_err(DevnetError::Wiring)?;
-        let endpoints =
+        let (endpoints, ways) =
             start_all(&mut children, &lines, &wiring, &seats, entrance.as_ref()).await?;
-        let doors = doors(&endpoints, &keys, &clients).map_err(DevnetError::Doors)?;
-        let ready = children.until_ready(&FIRST, READY, console).await;
+        let doors = doors(&endpoints, &keys, &clients, ways).map_err(DevnetError::Doors)?;
+        let first: Vec<_> = FIRST.into_iter().chain(SIDECARS).collect();
+        let ready = children.until_ready(&first, READY, console).await;
         ready.map_err(DevnetError::Child)?;
         let options = options.clone();
         Ok(Self {
@@ -255,10 +284,11 @@ impl Prepared {
             faults: Faults::default(),
         };
         let faults = config.faults.clone();
+        let ways = doors.ways.clone();
         let consensus = Consensus::start(config, doors).await;
         let (consensus, blocks) = consensus.map_err(DevnetError::Consensus)?;
         children.until_ready(&THEN, READY, console).await.map_err(DevnetError::Child)?;
-        let Keys { public_key, accounts, .. } = keys;
+        let Keys { public_key, accounts, validators, validator_secrets, whitelist, .. } = keys;
         Ok(Devnet {
             endpoints,
             public_key,
@@ -268,6 +298,10 @@ impl Prepared {
             clients,
             faults,
             wiring,
+            validators,
+            validator_secrets,
+            ways,
+            whitelist,
             seats,
             entrance,
             children,
@@ -301,6 +335,43 @@ impl Devnet {
     /// All builders.
     pub fn all_builders(&self) -> Vec<&'static str> {
         self.seats.iter().map(|seat| seat.name).collect()
+    }
+
+    /// Whether validators get their blocks from a payload server.
+    pub const fn has_payload_server(&self) -> bool {
+        self.endpoints.payload_server.is_some()
+    }
+
+    /// The sidecars.
+    pub fn sidecars(&self) -> Vec<&'static str> {
+        let has_sidecar = |(at, way): (usize, &Way)| match way {
+            Way::Sidecar(_) => Some(SIDECARS[at]),
+            Way::Direct | Way::Native(_) => None,
+        };
+        self.ways.of.iter().enumerate().filter_map(has_sidecar).collect()
+    }
+
+    /// How each validator comes to the sequencer's block.
+    pub fn ways(&self) -> &[Way] {
+        &self.ways.of
+    }
+
+    /// Has these validators, and no others, on the whitelist of the sequencer: it builds for them, from
+    /// the next block that is ordered on, and its payload server reads the list anew.
+    ///
+    /// # Errors
+    /// If the file cannot be replaced.
+    pub fn set_whitelist(&mut self, validators: &[usize]) -> io::Result<()> {
+        let listed = validators.iter().filter_map(|at| self.validators.get(*at));
+        // Whoever reads it meanwhile finds all of the one or all of the other.
+        let new = self.whitelist.with_extension("new");
+        fs::write(&new, whitelist_of(listed))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&new, &self.whitelist)?;
+        let all = 0..self.validators.len();
+        self.ways.outsiders.set(all.filter(|at| !validators.contains(at)));
+        self.children.hang_up(PAYLOAD_SERVER);
+        Ok(())
     }
 
     /// The services, for whoever does something to them.
@@ -341,122 +412,4 @@ async fn next(blocks: &mut Blocks) -> Result<Result<Arc<CanonicalBlock>, DevnetE
         Err(RecvError::Lagged(_)) => Ok(Err(DevnetError::Behind)),
         Err(RecvError::Closed) => Err(()),
     }
-}
-
-/// Links for whoever may break them.
-async fn wire(options: &Options, directory: &Directory, sockets: &Sockets) -> io::Result<Wiring> {
-    match options.scenario {
-        None => Ok(Wiring::straight(sockets)),
-        Some(_) => {
-            let gateway = options.address(Port::GatewayWebSocket);
-            Wiring::over_links(directory, sockets, gateway).await
-        }
-    }
-}
-
-/// The entrance to several builders.
-async fn enter(
-    options: &Options,
-    sockets: &Sockets,
-    seats: &[BuilderSeat],
-) -> io::Result<Option<Entrance>> {
-    if seats.len() < 2 {
-        return Ok(None);
-    }
-    let doors = |engine, feed: &Endpoint, ingress: &Endpoint| {
-        let files = [feed, ingress].into_iter().filter_map(|endpoint| match endpoint {
-            Endpoint::Unix(path) => Some(Address::Unix(path.clone())),
-            Endpoint::Plaintext(_) | Endpoint::Tls(_) => None,
-        });
-        let engine = Address::Tcp(options.address(engine));
-        std::iter::once(engine).chain(files).collect::<Vec<_>>()
-    };
-    let behind = |seat: &BuilderSeat| Behind {
-        name: seat.name,
-        health: options.address(seat.health).to_string(),
-        doors: doors(seat.engine, &seat.feed, &seat.ingress),
-    };
-    let at = doors(Port::BuilderEngine, &sockets.feed, &sockets.ingress);
-    Entrance::open(&at, seats.iter().map(behind).collect()).await.map(Some)
-}
-
-/// Starts the services in the order in which they know each other.
-async fn start_all(
-    children: &mut Children,
-    lines: &CommandLines<'_>,
-    wiring: &Wiring,
-    seats: &[BuilderSeat],
-    entrance: Option<&Entrance>,
-) -> Result<Endpoints, DevnetError> {
-    let mut starting = Starting { children, health: Vec::new(), bound: BTreeMap::new() };
-    starting.start(lines.signer(), "signer").await?;
-    for seat in seats {
-        starting.start(lines.builder(seat), "engine").await?;
-    }
-    starting.start(lines.gateway(), "websocket").await?;
-    let gateway = starting.url("gateway", "websocket")?;
-    starting.start(lines.consumer(wiring.gateway(&gateway)), "pending").await?;
-    starting.start(lines.overlay(), "json-rpc").await?;
-    let gateway_url = starting.bound["websocket"].clone();
-    let builder_engine = match entrance {
-        None => starting.url("builder", "engine")?,
-        // What the entrance listens at was given as an address.
-        Some(entrance) => format!("http://{}", entrance.at()[0])
-            .parse()
-            .map_err(|source| unusable("entrance", &entrance.at()[0].to_string(), source))?,
-    };
-    Ok(Endpoints {
-        overlay: starting.url("rpc-overlay", "json-rpc")?,
-        gateway: gateway_url.parse().map_err(DevnetError::Feed)?,
-        gateway_url,
-        builder_engine,
-        pending: lines.sockets.pending.clone(),
-        rpc_node: lines.clients.rpc_node.rpc_url(),
-        sequencer: lines.clients.sequencer.rpc_url(),
-        validators: lines.clients.validators.rpc_url(),
-        health: starting.health,
-    })
-}
-
-/// The services so far, and where they listen.
-struct Starting<'a> {
-    children: &'a mut Children,
-    health: Vec<(&'static str, String)>,
-    /// The first of each kind.
-    bound: BTreeMap<&'static str, String>,
-}
-
-impl Starting<'_> {
-    async fn start(
-        &mut self,
-        service: Result<Service, BuildError>,
-        listener: &'static str,
-    ) -> Result<(), DevnetError> {
-        let service = service.map_err(DevnetError::Build)?;
-        let name = service.name;
-        let started = self.children.start(service, &["health", listener]).await;
-        let mut started = started.map_err(DevnetError::Child)?;
-        self.health.push((name, started.remove("health").unwrap_or_default()));
-        self.bound.entry(listener).or_insert(started.remove(listener).unwrap_or_default());
-        Ok(())
-    }
-
-    fn url(&self, service: &'static str, listener: &str) -> Result<Url, DevnetError> {
-        let address = &self.bound[listener];
-        address.parse::<Url>().map_err(|source| unusable(service, address, source))
-    }
-}
-
-fn unusable(service: &'static str, address: &str, source: ParseError) -> DevnetError {
-    DevnetError::Address { service, address: address.to_owned(), source }
-}
-
-/// Where the consensus client goes.
-fn doors(endpoints: &Endpoints, keys: &Keys, clients: &Clients) -> Result<Doors, EngineError> {
-    let builder = keys.builder_secret.jwt.clone();
-    Ok(Doors {
-        sequencer: EngineClient::new(&endpoints.builder_engine, builder)?,
-        validators: clients.validators.engine()?,
-        rpc_node: clients.rpc_node.engine()?,
-    })
 }

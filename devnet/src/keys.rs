@@ -16,6 +16,7 @@ use alloy_primitives::{Address, B256, Keccak256, hex};
 use alloy_signer_local::PrivateKeySigner;
 use preconf_chain::{ChainSpec, GenesisError, ProposerPublicKey};
 use preconf_engine::JwtSecret;
+use preconf_payload_api::ValidatorSecret;
 use preconf_signer::SigningKey;
 use preconf_signing::PublicKey;
 use tempfile::TempDir;
@@ -114,6 +115,21 @@ pub struct Keys {
     pub accounts: Vec<PrivateKeySigner>,
     /// The validators, by their number.
     pub validators: Vec<Validator>,
+    /// What the payload server knows them by, by their number.
+    pub validator_secrets: Vec<ValidatorFile>,
+    /// The validators that may ask for a payload, as a file.
+    pub whitelist: PathBuf,
+    /// The secrets of all validators, as a file of the payload server.
+    pub validator_jwts: PathBuf,
+}
+
+/// What a validator and the payload server share.
+#[derive(Clone, Debug)]
+pub struct ValidatorFile {
+    /// The file of the validator.
+    pub path: PathBuf,
+    /// The secret.
+    pub secret: ValidatorSecret,
 }
 
 /// Who proposes blocks.
@@ -154,6 +170,21 @@ impl Keys {
             write_private(&path, &hex::encode(bytes))?;
             Ok(Secret { path, jwt: Arc::new(JwtSecret::from_bytes(bytes.0)) })
         };
+        let all: Vec<_> = (0..validators).map(|number| validator(seed, number)).collect();
+        let whitelist = directory.file("whitelist.json");
+        write_private(&whitelist, &whitelist_of(&all))?;
+        let mut validator_secrets = Vec::new();
+        let mut jwts = serde_json::Map::new();
+        for (number, validator) in (0..).zip(&all) {
+            let bytes = derive(seed, "validator secret", number);
+            let path = directory.file(&format!("validator-{number}.jwt"));
+            write_private(&path, &hex::encode_prefixed(bytes))?;
+            jwts.insert(validator.public_key.to_string(), hex::encode_prefixed(bytes).into());
+            let secret = ValidatorSecret::from_bytes(bytes.0);
+            validator_secrets.push(ValidatorFile { path, secret });
+        }
+        let validator_jwts = directory.file("validator-jwts.json");
+        write_private(&validator_jwts, &serde_json::Value::from(jwts).to_string())?;
         Ok(Self {
             genesis,
             spec: Arc::new(spec),
@@ -164,9 +195,18 @@ impl Keys {
             validators_secret: secret("validators")?,
             rpc_node_secret: secret("rpc-node")?,
             accounts,
-            validators: (0..validators).map(|number| validator(seed, number)).collect(),
+            validators: all,
+            validator_secrets,
+            whitelist,
+            validator_jwts,
         })
     }
+}
+
+/// A whitelist with these validators.
+pub fn whitelist_of<'a>(validators: impl IntoIterator<Item = &'a Validator>) -> String {
+    let keys = validators.into_iter().map(|validator| validator.public_key.to_string());
+    serde_json::Value::from(keys.collect::<Vec<_>>()).to_string()
 }
 
 fn account(seed: u64, number: u64) -> PrivateKeySigner {

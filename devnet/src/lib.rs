@@ -7,9 +7,12 @@
 //! * [`keys`] — keys, secrets, accounts and the genesis.
 //! * [`build`], [`services`], [`children`] — the services: built, configured, run as processes.
 //! * [`devnet`] — all of that as one system.
-//! * [`wiring`], [`links`], [`entrance`] — how they come to each other, and what can break.
+//! * [`wiring`], [`links`], [`entrance`], [`impostor`] — how they come to each other, and what can
+//!   break.
 //! * [`traffic`], [`observer`], [`viewer`] — who uses it, who watches it, and who shows it.
+//! * [`validators`] — what became of the validators' turns.
 //! * [`scenario`], [`story`] — what goes wrong, and how it is done to the system.
+//! * [`traces`] — the spans of the services, and whether the traces in them are whole.
 //! * [`run`], [`report`], [`options`] — one run of `cargo devnet`, its verdict and its flags.
 //! * [`invocation`] — the whole command line, subcommands included.
 //! * [`monitor`] — what feeds say, one line per message.
@@ -23,6 +26,7 @@ pub mod console;
 pub mod devnet;
 pub mod entrance;
 pub mod genesis;
+pub mod impostor;
 pub mod invocation;
 pub mod keys;
 pub mod links;
@@ -37,7 +41,9 @@ pub mod samples;
 pub mod scenario;
 pub mod services;
 pub mod story;
+pub mod traces;
 pub mod traffic;
+pub mod validators;
 pub mod viewer;
 pub mod wiring;
 

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use preconf_telemetry::LogFilter;
 
-use crate::genesis::ChainName;
+use crate::{genesis::ChainName, traces::Collector};
+
+/// How many validators can have sidecars.
+pub const MAX_SIDECARS: usize = 6;
 
 /// Runs the whole system on this machine, until Ctrl-C.
 #[derive(Clone, Debug, Parser)]
@@ -28,6 +31,11 @@ pub struct Options {
     /// Fail if there are fewer flashblocks per block on average.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub min_flashblocks_per_block: u64,
+
+    /// Fail if half of the transactions wait longer for their first receipt than the first time, or
+    /// one of a hundred longer than the second.
+    #[arg(long, num_args = 2, value_names = ["P50", "P99"])]
+    pub max_latency_ms: Vec<u32>,
 
     /// Let go wrong what this file says; see `devnet/scenarios`. With `--base-port 0` a range of free
     /// ports is taken, because services are started again where they were.
@@ -64,6 +72,10 @@ pub struct Options {
         value_name = "N"
     )]
     pub validators: u64,
+
+    /// How validators get the sequencer's block. Each sidecar is a process of its own.
+    #[arg(long, value_enum, default_value_t = Fetch::Direct)]
+    pub fetch: Fetch,
 
     /// From one flashblock to the next.
     #[arg(
@@ -110,6 +122,15 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 
+    /// Collect the spans of the services, print a table of them at the end, and fail if flashblocks
+    /// cannot be followed from the builder to the overlay.
+    #[arg(long)]
+    pub traces: bool,
+
+    /// Who collects them.
+    #[arg(skip)]
+    pub collector: Option<Collector>,
+
     /// Keep the temporary directory with keys, genesis, sockets and the logs of the services.
     #[arg(long)]
     pub keep: bool,
@@ -127,6 +148,38 @@ pub struct Options {
     pub build_only: bool,
 }
 
+/// How validators get the sequencer's block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fetch {
+    /// From the sequencer's own Engine API, without a payload server.
+    Direct,
+    /// From a payload server, each by itself, as beacon-kit does.
+    Native,
+    /// From a payload server, each through a sidecar before its execution client.
+    Sidecar,
+    /// The first natively, the second through a sidecar, and so on.
+    Mixed,
+}
+
+impl Fetch {
+    /// Whether there is a payload server.
+    pub const fn has_server(self) -> bool {
+        match self {
+            Self::Direct => false,
+            Self::Native | Self::Sidecar | Self::Mixed => true,
+        }
+    }
+
+    /// Whether this validator has a sidecar.
+    pub const fn has_sidecar(self, validator: usize) -> bool {
+        match self {
+            Self::Direct | Self::Native => false,
+            Self::Sidecar => true,
+            Self::Mixed => validator % 2 == 1,
+        }
+    }
+}
+
 /// Flags that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
@@ -137,6 +190,12 @@ pub enum Contradiction {
         delay: u64,
         /// The slot.
         slot: u64,
+    },
+    /// There are not as many ports.
+    #[error("--validators {validators} is more than {MAX_SIDECARS}, as many as can have sidecars")]
+    TooManySidecars {
+        /// How many there are.
+        validators: u64,
     },
 }
 
@@ -149,6 +208,10 @@ impl Options {
         if self.proposal_delay_ms >= self.slot_ms {
             let (delay, slot) = (self.proposal_delay_ms, self.slot_ms);
             return Err(Contradiction::DelayAboveSlot { delay, slot });
+        }
+        let validators = self.validators;
+        if self.fetch.has_sidecar(1) && validators > MAX_SIDECARS as u64 {
+            return Err(Contradiction::TooManySidecars { validators });
         }
         Ok(())
     }
@@ -174,7 +237,7 @@ impl Options {
     /// # Errors
     /// If there is no range of free ports.
     pub fn with_lasting_ports(&self) -> io::Result<Self> {
-        let can_wait = self.scenario.is_none() && self.builders == 1;
+        let can_wait = self.scenario.is_none() && self.builders == 1 && !self.fetch.has_server();
         if can_wait || self.base_port != 0 {
             return Ok(self.clone());
         }
@@ -185,9 +248,21 @@ impl Options {
         bases.rotate_left(first);
         let free = bases
             .into_iter()
-            .find(|base| (0..=Port::LAST as u16).all(|distance| is_free(base + distance)));
+            .find(|base| (0..=Port::LAST).all(|distance| is_free(base + distance)));
         let base_port = free.ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
         Ok(Self { base_port, ..self.clone() })
+    }
+
+    /// These, with a collector of spans if one is asked for.
+    ///
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn with_collector(self) -> io::Result<Self> {
+        let collector = match self.traces {
+            true => Some(Collector::start().await?),
+            false => None,
+        };
+        Ok(Self { collector, ..self })
     }
 
     /// Where `port` is.
@@ -197,6 +272,20 @@ impl Options {
             base => base + port as u16,
         };
         SocketAddr::from(([127, 0, 0, 1], number))
+    }
+
+    /// Where the sidecar of a validator is, and its health.
+    pub fn sidecar(&self, validator: usize) -> [SocketAddr; 2] {
+        let mut first = self.address(Port::Sidecars);
+        if first.port() != 0 {
+            // Not more than MAX_SIDECARS, as was checked.
+            first.set_port(first.port() + 2 * validator as u16);
+        }
+        let mut health = first;
+        if first.port() != 0 {
+            health.set_port(first.port() + 1);
+        }
+        [first, health]
     }
 }
 
@@ -238,15 +327,21 @@ pub enum Port {
     FirstBuilderEngine = 16,
     /// The second builder's own Engine API.
     SecondBuilderEngine = 17,
+    /// Where validators ask for payloads.
+    PayloadServer = 18,
+    /// Health and metrics.
+    PayloadServerHealth = 19,
+    /// The Engine API of the first validator's sidecar; its health, the second's, and so on.
+    Sidecars = 20,
 }
 
 impl Port {
     /// The one that is furthest from the base.
-    const LAST: Self = Self::SecondBuilderEngine;
+    const LAST: u16 = Self::Sidecars as u16 + 2 * MAX_SIDECARS as u16 - 1;
 }
 
 fn parse_base_port(text: &str) -> Result<u16, String> {
-    let last = u16::MAX - Port::LAST as u16;
+    let last = u16::MAX - Port::LAST;
     match text.parse() {
         Ok(port) if port == 0 || (1_024..=last).contains(&port) => Ok(port),
         Ok(_) | Err(_) => Err(format!("expected 0, or a port from 1024 to {last}")),
@@ -292,6 +387,20 @@ mod tests {
         ] {
             assert_eq!(parse(&flags).unwrap_err().exit_code(), 2, "{flags:?}");
         }
+    }
+
+    #[test]
+    fn each_sidecar_has_two_ports_of_its_own_and_there_are_not_more_than_that() {
+        let options = parse(&["--fetch", "mixed", "--validators", "6"]).unwrap();
+        assert!(options.check().is_ok());
+        assert_eq!(options.sidecar(0).map(|at| at.port()), [18_565, 18_566]);
+        assert_eq!(options.sidecar(5)[1].port(), 18_545 + Port::LAST);
+        let sidecars: Vec<_> = (0..4).filter(|of| options.fetch.has_sidecar(*of)).collect();
+        assert_eq!(sidecars, [1, 3]);
+        let many = parse(&["--fetch", "sidecar", "--validators", "7"]).unwrap();
+        assert_eq!(many.check(), Err(Contradiction::TooManySidecars { validators: 7 }));
+        let none = parse(&["--fetch", "native", "--validators", "7"]).unwrap();
+        assert!(none.check().is_ok());
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use serde::Serialize;
 
 use crate::{
+    consensus::Kind,
     observer::Totals,
     samples::{Percentiles, Samples},
     traffic::Measured,
+    validators::OfValidators,
 };
 
 /// The report. Its JSON is read by scripts: names are not changed.
@@ -35,6 +37,9 @@ pub struct Report {
     pub receipts: Receipts,
     /// Receipts before and after.
     pub comparisons: Comparisons,
+    /// The validators' turns, by how they get the sequencer's block.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub validators: BTreeMap<Kind, OfValidators>,
     /// If there was a scenario.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub survived: Option<Survived>,
@@ -143,6 +148,7 @@ impl Report {
                 made: measured.comparisons_made,
                 failed: measured.comparisons_failed,
             },
+            validators: BTreeMap::new(),
             survived: None,
         }
     }
@@ -233,6 +239,16 @@ fn too_little(totals: &Totals, flashblocks_per_block: u64) -> Option<String> {
     let least = flashblocks_per_block * blocks;
     let is_less = flashblocks < least;
     is_less.then(|| format!("{flashblocks} flashblocks for {blocks} blocks, not at least {least}"))
+}
+
+/// What is later than it may be: half of the receipts, and 99 of 100.
+pub fn too_late(latency: &Percentiles, at_most: &[u32]) -> Option<String> {
+    let measured = [("half", latency.p50), ("99 of 100", latency.p99)];
+    measured.into_iter().zip(at_most).find_map(|((share, took), most)| {
+        let took = took?;
+        (took > f64::from(*most))
+            .then(|| format!("{share} of the first receipts took up to {took:.0} ms, not {most}"))
+    })
 }
 
 /// Why the traffic of a run proves nothing.
@@ -341,6 +357,17 @@ mod tests {
         let totals = Totals { blocks: 2, flashblocks: 20, ..Totals::default() };
         assert_eq!(objections(&totals, &Measured::default(), Expected::default()), [""; 0]);
         assert_eq!(objections(&totals, &Measured::default(), TRAFFIC).len(), 1);
+    }
+
+    #[test]
+    fn receipts_that_come_later_than_they_may_are_told() {
+        let latency = Percentiles { p50: Some(250.0), p99: Some(751.0), ..Percentiles::default() };
+        assert_eq!(too_late(&latency, &[]), None);
+        assert_eq!(too_late(&latency, &[250, 751]), None);
+        let expected = "99 of 100 of the first receipts took up to 751 ms, not 750";
+        assert_eq!(too_late(&latency, &[250, 750]).as_deref(), Some(expected));
+        let expected = "half of the first receipts took up to 250 ms, not 249";
+        assert_eq!(too_late(&latency, &[249, 750]).as_deref(), Some(expected));
     }
 
     #[test]

@@ -14,22 +14,26 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     build::Binaries,
     client::in_words,
-    consensus::{CanonicalBlock, Source},
+    consensus::{CanonicalBlock, Kind, Source},
     console::Console,
     devnet::{Devnet, DevnetError, Prepared},
     observer::{Observer, SessionEnd},
     options::Options,
-    report::{Expected, Report, Survived, objections, objections_after_faults},
+    report::{Expected, Report, Survived, objections, objections_after_faults, too_late},
     rpc::{Rpc, RpcFailure},
     samples::Samples,
     scenario::ScenarioError,
     story::{Done, Story},
     traffic::{self, Measured, Traffic},
+    validators::{self, OfValidators, Turns},
     viewer::Viewer,
 };
 
 /// How long the end of a session may take to arrive after its block is canonical.
 const SESSION_END: Duration = Duration::from_secs(2);
+
+/// How long a flashblock may take from the builder to the overlay at the end of a run.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// Why a run has no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,8 @@ enum RunError {
     Logs(#[source] TelemetryError),
     #[error("listening for signals")]
     Signals(#[source] io::Error),
+    #[error("listening for spans")]
+    Traces(#[source] io::Error),
     #[error("following the feed")]
     Feed(#[source] ConfigError),
     #[error("reading the scenario {path}")]
@@ -87,6 +93,7 @@ pub async fn run(options: Options, console: Console) -> ExitCode {
 }
 
 async fn attempt(options: &Options, console: Console) -> Result<Vec<String>, RunError> {
+    let options = &options.clone().with_collector().await.map_err(RunError::Traces)?;
     let logs = TelemetryArgs { log_filter: options.log_filter.clone(), ..Default::default() };
     let _logs = preconf_telemetry::init("devnet", &logs).map_err(RunError::Logs)?;
     let mut signals = Signals::new().map_err(RunError::Signals)?;
@@ -123,6 +130,7 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
     let observer = observer.map_err(RunError::Feed)?;
     let viewer = Viewer::start(endpoints.pending.clone(), console);
     let devnet = prepared.begin().await.map_err(RunError::Devnet)?;
+    let begun = SystemTime::now();
     let traffic = match options.tps {
         0 => None,
         per_second => Some(Traffic::start(traffic::Config {
@@ -152,6 +160,8 @@ async fn start(options: &Options, console: Console) -> Result<Option<Running>, R
         story,
         survived: Survived::default(),
         serves: Samples::default(),
+        turns: Turns::default(),
+        begun,
         last: 0,
         slot: None,
     }))
@@ -167,6 +177,9 @@ struct Running {
     survived: Survived,
     /// How long builders took to serve again, in milliseconds.
     serves: Samples,
+    turns: Turns,
+    /// When everybody was ready.
+    begun: SystemTime,
     /// The last block that was settled, and its slot.
     last: u64,
     slot: Option<u32>,
@@ -225,7 +238,11 @@ impl Running {
         self.last = block.number;
         let between = self.slot.map_or(0, |last| block.slot.saturating_sub(last + 1));
         self.slot = Some(block.slot);
-        self.survived.missed_slots += u64::from(between.saturating_sub(block.lost_rounds));
+        // Who has nobody to compare a block with proposes what it is given: that was altered.
+        let misled = block.missed.iter().filter(|kind| **kind == Kind::Native).count();
+        let wanted = block.lost_rounds + u32::try_from(misled).unwrap_or(u32::MAX);
+        self.survived.missed_slots += u64::from(between.saturating_sub(wanted));
+        self.turns.add(block);
         self.survived.lost_rounds += u64::from(block.lost_rounds);
         let source = match (&block.source, settled.end) {
             (Source::Builder, Some(SessionEnd::Abandoned(reason))) => {
@@ -255,7 +272,7 @@ impl Running {
         ended: Result<End, RunError>,
     ) -> Result<Vec<String>, RunError> {
         let Self { mut devnet, observer, viewer, traffic, story, mut survived, .. } = self;
-        let Self { last, serves, .. } = self;
+        let Self { last, serves, turns, .. } = self;
         let has_story = story.is_some();
         if let Some(story) = story {
             let ended = story.end(&mut devnet).await;
@@ -286,11 +303,13 @@ impl Running {
         survived.unused = totals.unused;
         survived.serves_ms = serves.percentiles();
         drop(observer);
+        let stopping = SystemTime::now();
         let stopped = devnet.stop().await;
         if let Some(failure) = failure {
             return Err(failure);
         }
         let mut report = Report::new(&totals, &cadence, &measured);
+        report.validators = turns.report();
         report.survived = has_story.then(|| survived.clone());
         if let Some(path) = &options.report {
             report.write(path).map_err(|source| RunError::Report { path: path.clone(), source })?;
@@ -304,7 +323,15 @@ impl Running {
             None => objections(&totals, &measured, expected),
             Some(survived) => objections_after_faults(&totals, survived, expected),
         };
+        objections.extend(validators::objection(&report.validators));
+        objections.extend(too_late(&report.latency_ms.overall, &options.max_latency_ms));
         objections.extend(stopped.err().into_iter().flatten().map(|error| error.to_string()));
+        if let Some(collector) = &options.collector {
+            // What is published while the overlay stops is not shown any more.
+            let traces = collector.judge(self.begun, stopping - LAST_SPANS);
+            console.line(&traces);
+            objections.extend(traces.objections());
+        }
         if interrupted {
             objections.push(format!("interrupted after {last} blocks"));
         }
@@ -359,6 +386,15 @@ fn summarize(report: &Report, measured: &Measured, console: Console) {
         report.comparisons.made,
         report.comparisons.failed,
     ));
+    for (kind, validators) in &report.validators {
+        let OfValidators { fetched, fallbacks, misses, latency_ms } = validators;
+        console.line(format_args!(
+            "validators, {kind:?}: {fetched} blocks of the sequencer, {fallbacks} of their own, {misses} \
+             rounds missed; waited: p50 {} p99 {} ms",
+            ms(latency_ms.p50),
+            ms(latency_ms.p99),
+        ));
+    }
     if let Some(survived) = &report.survived {
         let Survived { missed_slots, lost_rounds, taken_back, silent, lost, unused, .. } = survived;
         console.line(format_args!(

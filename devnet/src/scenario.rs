@@ -66,8 +66,15 @@ pub enum FaultKind {
     Outsider,
     /// The sequencer learns so much later of the block before.
     LateHead(Duration),
+    /// It is told that the block before is the head so much earlier than it gets that block.
+    LatePayload(Duration),
+    /// It does not process the proposal of the block before, and learns of it when it is final, so
+    /// much later.
+    SkippedProposal(Duration),
     /// The sequencer is shown a block that then is not agreed on: another one takes its place.
     Reorg,
+    /// What the payload server says is altered on its way to validators, for a while.
+    Wrong(Duration),
 }
 
 /// A service that things happen to.
@@ -86,6 +93,10 @@ pub enum Target {
     Consumer,
     /// Answers.
     RpcOverlay,
+    /// Has blocks for validators. Nothing happens if there is none.
+    PayloadServer,
+    /// The first one of a validator. Nothing happens if there is none.
+    Sidecar,
 }
 
 /// Why there is no plan.
@@ -188,7 +199,10 @@ enum What {
     FailProposer,
     Outsider,
     LateHead,
+    LatePayload,
+    SkippedProposal,
     Reorg,
+    Wrong,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -294,7 +308,10 @@ impl Written {
             What::FailProposer => FaultKind::FailProposer,
             What::Outsider => FaultKind::Outsider,
             What::LateHead => FaultKind::LateHead(span()?),
+            What::LatePayload => FaultKind::LatePayload(span()?),
+            What::SkippedProposal => FaultKind::SkippedProposal(span()?),
             What::Reorg => FaultKind::Reorg,
+            What::Wrong => FaultKind::Wrong(span()?),
         };
         let of_service = matches!(self.r#do, What::Kill | What::Pause | What::Restart);
         let of_line = matches!(self.r#do, What::Cut | What::Slow);

@@ -1,4 +1,4 @@
-//! The five services with the flags that make a system of them.
+//! The services with the flags that make a system of them.
 //!
 //! Between our own processes there are Unix sockets in the temporary directory; ports are for what
 //! speaks another protocol. All of them listen on loopback only.
@@ -12,9 +12,16 @@ use crate::{
     build::{Binaries, BuildError},
     children::Service,
     clients::Clients,
+    consensus::slot_rule,
     keys::{Directory, Keys},
-    options::{Options, Port},
+    options::{MAX_SIDECARS, Options, Port},
 };
+
+/// What the payload server is called.
+pub const PAYLOAD_SERVER: &str = "payload-server";
+/// What the sidecars of the validators are called.
+pub const SIDECARS: [&str; MAX_SIDECARS] =
+    ["sidecar-0", "sidecar-1", "sidecar-2", "sidecar-3", "sidecar-4", "sidecar-5"];
 
 /// How long the right to build lasts without being renewed: half a slot.
 const LEASE_MS: u64 = 1_000;
@@ -32,6 +39,10 @@ pub struct Sockets {
     pub gateway: Endpoint,
     /// The consumer's snapshots.
     pub pending: Endpoint,
+    /// The builder's blocks for the payload server, or the entrance to both builders'.
+    pub payloads: Endpoint,
+    /// Where the payload server is told whose turn it is.
+    pub proposers: Endpoint,
 }
 
 impl Sockets {
@@ -47,6 +58,8 @@ impl Sockets {
             ingress: socket("ingress")?,
             gateway: socket("gateway")?,
             pending: socket("pending")?,
+            payloads: socket("payloads")?,
+            proposers: socket("proposers")?,
         })
     }
 }
@@ -68,6 +81,8 @@ pub struct BuilderSeat {
     pub feed: Endpoint,
     /// Where it takes transactions.
     pub ingress: Endpoint,
+    /// Where it has blocks for the payload server.
+    pub payloads: Endpoint,
     /// What it writes down.
     pub journal: PathBuf,
     /// The other builder's feed, if there is one.
@@ -91,6 +106,7 @@ impl BuilderSeat {
                 health: Port::BuilderHealth,
                 feed: sockets.feed.clone(),
                 ingress: sockets.ingress.clone(),
+                payloads: sockets.payloads.clone(),
                 journal: directory.file("builder.journal"),
                 other: None,
             }]);
@@ -103,6 +119,7 @@ impl BuilderSeat {
                 health,
                 feed: feeds[own].clone(),
                 ingress: socket(directory, &format!("{name}-ingress"))?,
+                payloads: socket(directory, &format!("{name}-payloads"))?,
                 journal: directory.file(&format!("{name}.journal")),
                 other: Some(feeds[1 - own].clone()),
             })
@@ -164,12 +181,51 @@ impl CommandLines<'_> {
         flags.add("--lease-ms", LEASE_MS);
         flags.add("--feed-listen", &seat.feed);
         flags.add("--ingress-listen", &seat.ingress);
+        if self.options.fetch.has_server() {
+            flags.add("--payloads-listen", &seat.payloads);
+            flags.add("--slot-rule", slot_rule(&self.keys.spec));
+        }
         if let Some(other) = &seat.other {
             flags.add("--standby-feed", other);
         }
         flags.add("--flashblock-interval-ms", self.options.interval_ms);
         flags.add("--seal-budget-ms", self.options.seal_budget_ms);
         self.service(seat.name, "preconf-builder", flags)
+    }
+
+    /// The payload server.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn payload_server(&self) -> Result<Service, BuildError> {
+        let mut flags = Flags::new(self.options, Port::PayloadServerHealth);
+        flags.add("--payload-addr", self.options.address(Port::PayloadServer));
+        flags.add("--builder-payloads", &self.ways.payloads);
+        flags.add("--proposers-listen", &self.sockets.proposers);
+        flags.add("--whitelist", self.keys.whitelist.display());
+        flags.add("--validator-jwts", self.keys.validator_jwts.display());
+        self.service(PAYLOAD_SERVER, "preconf-payload-server", flags)
+    }
+
+    /// The sidecar of a validator, which asks the payload server at `sequencer`.
+    ///
+    /// # Errors
+    /// If its binary is not there.
+    pub fn sidecar(&self, validator: usize, sequencer: &Url) -> Result<Service, BuildError> {
+        let secret = self.keys.validators_secret.path.display();
+        let [engine, health] = self.options.sidecar(validator);
+        let mut flags = Flags(Vec::new());
+        flags.add("--health-addr", health);
+        flags.add("--engine-addr", engine);
+        flags.add("--engine-jwt-secret", &secret);
+        flags.add("--execution-engine-url", self.clients.validators.engine_url());
+        flags.add("--execution-jwt-secret", &secret);
+        flags.add("--sequencer-url", sequencer);
+        let shared = &self.keys.validator_secrets[validator];
+        flags.add("--sequencer-jwt-secret", shared.path.display());
+        flags.add("--slot-rule", slot_rule(&self.keys.spec));
+        flags.add("--fetch-budget-ms", self.options.patience().as_millis());
+        self.service(SIDECARS[validator], "preconf-validator-sidecar", flags)
     }
 
     /// The gateway.

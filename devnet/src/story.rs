@@ -15,6 +15,7 @@ use crate::{
     devnet::Devnet,
     links::Condition,
     scenario::{Fault, FaultKind, Plan, ScenarioError, Target},
+    services::PAYLOAD_SERVER,
     wiring::Line,
 };
 
@@ -45,10 +46,12 @@ enum Deed {
     Passthrough(Duration),
     Cut(Line, Duration),
     Slow(Line, Duration, Duration),
+    Wrong(Duration),
     Revive(&'static str),
     GoOn(&'static str),
     Build(&'static str),
     Mend(Line),
+    Right,
 }
 
 /// What was done, for whoever measures what follows.
@@ -91,9 +94,12 @@ impl Story {
                 FaultKind::Passthrough(span) => Deed::Passthrough(span),
                 FaultKind::Cut(line, span) => Deed::Cut(line, span),
                 FaultKind::Slow(line, by, span) => Deed::Slow(line, by, span),
+                FaultKind::Wrong(span) => Deed::Wrong(span),
                 FaultKind::FailProposer
                 | FaultKind::Outsider
                 | FaultKind::LateHead(_)
+                | FaultKind::LatePayload(_)
+                | FaultKind::SkippedProposal(_)
                 | FaultKind::Reorg => continue,
             };
             self.plan_for(now + after, deed);
@@ -104,13 +110,16 @@ impl Story {
                 FaultKind::FailProposer => RoundFault::FailProposer,
                 FaultKind::Outsider => RoundFault::Outsider,
                 FaultKind::LateHead(late) => RoundFault::LateHead(*late),
+                FaultKind::LatePayload(late) => RoundFault::LatePayload(*late),
+                FaultKind::SkippedProposal(late) => RoundFault::SkippedProposal(*late),
                 FaultKind::Reorg => RoundFault::Reorg,
                 FaultKind::Kill(..)
                 | FaultKind::Pause(..)
                 | FaultKind::Restart(_)
                 | FaultKind::Passthrough(_)
                 | FaultKind::Cut(..)
-                | FaultKind::Slow(..) => {
+                | FaultKind::Slow(..)
+                | FaultKind::Wrong(_) => {
                     self.ahead.push(fault);
                     continue;
                 }
@@ -177,6 +186,15 @@ impl Story {
                 self.plan_for(now + span, Deed::Mend(line));
                 Done::Other
             }
+            Deed::Wrong(span) => {
+                devnet.wiring.lie(true);
+                self.plan_for(now + span, Deed::Right);
+                Done::Other
+            }
+            Deed::Right => {
+                devnet.wiring.lie(false);
+                Done::Other
+            }
             Deed::Revive(name) => revive(name, devnet).await?,
             Deed::GoOn(name) => {
                 devnet.children().pause(name, false);
@@ -198,10 +216,18 @@ impl Story {
     /// # Errors
     /// If a service does not start.
     pub async fn end(mut self, devnet: &mut Devnet) -> Result<(), ChildError> {
-        for line in [Line::Signer, Line::Feed, Line::Ingress, Line::Gateway, Line::Pending] {
+        for line in Line::ALL {
             devnet.wiring.set(line, Condition::Whole);
         }
-        let others = [Target::Signer, Target::Gateway, Target::Consumer, Target::RpcOverlay];
+        devnet.wiring.lie(false);
+        let others = [
+            Target::Signer,
+            Target::Gateway,
+            Target::Consumer,
+            Target::RpcOverlay,
+            Target::PayloadServer,
+            Target::Sidecar,
+        ];
         let others = others.into_iter().filter_map(|target| name_of(target, devnet));
         for name in others.chain(devnet.all_builders()).collect::<Vec<_>>() {
             devnet.children().pause(name, false);
@@ -222,6 +248,8 @@ fn name_of(target: Target, devnet: &Devnet) -> Option<&'static str> {
         Target::Gateway => Some("gateway"),
         Target::Consumer => Some("consumer"),
         Target::RpcOverlay => Some("rpc-overlay"),
+        Target::PayloadServer => devnet.has_payload_server().then_some(PAYLOAD_SERVER),
+        Target::Sidecar => devnet.sidecars().first().copied(),
     }
 }
 

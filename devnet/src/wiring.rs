@@ -10,7 +10,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::{
-    keys::Directory,
+    impostor::Impostor,
+    keys::{Directory, Validator},
     links::{Address, Condition, Link},
     services::Sockets,
 };
@@ -29,6 +30,23 @@ pub enum Line {
     Gateway,
     /// From the overlay to the consumer's snapshots.
     Pending,
+    /// From the payload server to the builder.
+    Payloads,
+    /// From the validators to the payload server.
+    PayloadServer,
+}
+
+impl Line {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Signer,
+        Self::Feed,
+        Self::Ingress,
+        Self::Gateway,
+        Self::Pending,
+        Self::Payloads,
+        Self::PayloadServer,
+    ];
 }
 
 /// The lines of a devnet. Dropping it closes those that are links.
@@ -37,12 +55,14 @@ pub struct Wiring {
     /// Where those who use a socket find it.
     pub ways: Sockets,
     links: Vec<(Line, Link)>,
+    /// Where the payload server is, and who may stand before it.
+    before: Option<(SocketAddr, Impostor)>,
 }
 
 impl Wiring {
     /// Nothing in between.
     pub fn straight(sockets: &Sockets) -> Self {
-        Self { ways: sockets.clone(), links: Vec::new() }
+        Self { ways: sockets.clone(), links: Vec::new(), before: None }
     }
 
     /// A link in each line; `gateway` is where the gateway's WebSocket will be.
@@ -61,6 +81,7 @@ impl Wiring {
             (Line::Feed, &mut ways.feed),
             (Line::Ingress, &mut ways.ingress),
             (Line::Pending, &mut ways.pending),
+            (Line::Payloads, &mut ways.payloads),
         ] {
             let Endpoint::Unix(to) = way.clone() else { continue };
             let name = to.file_stem().unwrap_or_default().to_string_lossy();
@@ -74,10 +95,45 @@ impl Wiring {
         Ok(wiring)
     }
 
+    /// A link to the payload server at this address, and an impostor who may stand before it.
+    ///
+    /// # Errors
+    /// If nobody can listen.
+    pub async fn before_payload_server(
+        &mut self,
+        server: SocketAddr,
+        validators: &[Validator],
+    ) -> io::Result<()> {
+        let keys = validators.iter().map(|validator| validator.public_key).collect();
+        let impostor = Impostor::open(server, keys).await?;
+        let link = Link::open(&Address::ANY, Some(Address::Tcp(server))).await?;
+        self.links.push((Line::PayloadServer, link));
+        self.before = Some((server, impostor));
+        Ok(())
+    }
+
+    /// Has what the payload server says altered on its way, or not.
+    pub fn lie(&self, lies: bool) {
+        let link = self.link(Line::PayloadServer);
+        if let (Some(link), Some((server, impostor))) = (link, &self.before) {
+            let to = if lies { impostor.at() } else { *server };
+            link.lead_to(Some(Address::Tcp(to)));
+        }
+    }
+
     /// Where the consumer finds the gateway that listens at `url`.
     pub fn gateway(&self, url: &Url) -> Url {
+        self.over(Line::Gateway, url)
+    }
+
+    /// Where validators find the payload server that listens at `url`.
+    pub fn payload_server(&self, url: &Url) -> Url {
+        self.over(Line::PayloadServer, url)
+    }
+
+    fn over(&self, line: Line, url: &Url) -> Url {
         let mut url = url.clone();
-        if let Some(Address::Tcp(at)) = self.link(Line::Gateway).map(Link::at) {
+        if let Some(Address::Tcp(at)) = self.link(line).map(Link::at) {
             // A URL with a host may have a port.
             url.set_port(Some(at.port())).ok();
         }

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use preconf_devnet::{
     Console, Devnet, Options,
     build::Binaries,
@@ -51,12 +51,14 @@ impl Turn {
     }
 }
 
-/// The options of a test: [`FLAGS`], and what the test adds.
+/// The options of a test: [`FLAGS`], and what the test adds or says otherwise.
 ///
 /// # Panics
 /// If they are not options.
 pub fn options(flags: &[&str]) -> Options {
-    Options::parse_from(["devnet"].iter().chain(&FLAGS).chain(flags))
+    let given = ["devnet"].iter().chain(&FLAGS).chain(flags);
+    let given = Options::command().args_override_self(true).try_get_matches_from(given);
+    Options::from_arg_matches(&given.expect("they are options")).expect("they are options")
 }
 
 /// A system that runs, and those who talk to it.
@@ -78,8 +80,15 @@ impl Cluster {
     /// # Panics
     /// If it does not start.
     pub async fn start(flags: &[&str]) -> Self {
+        Self::of(options(flags)).await
+    }
+
+    /// Starts a system with these options.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn of(options: Options) -> Self {
         let turn = Turn::take().await;
-        let options = options(flags);
         let started = Devnet::start(&options, &turn.binaries, Console::Silent).await;
         let devnet = started.unwrap_or_else(|error| panic!("{}", preconf_chassis::Chain(&error)));
         let rpc = |url: &url::Url| Rpc::new(url.clone()).expect("a port of ours is a URL");

@@ -15,6 +15,11 @@ pub(super) fn pause(pid: u32, stands_still: bool) {
     send(pid, if stands_still { libc::SIGSTOP } else { libc::SIGCONT });
 }
 
+/// Has a process read its files anew.
+pub(super) fn hang_up(pid: u32) {
+    send(pid, libc::SIGHUP);
+}
+
 /// Switches the passthrough of a builder.
 pub(super) fn pass_through(pid: u32, on: bool) {
     send(pid, if on { libc::SIGUSR1 } else { libc::SIGUSR2 });

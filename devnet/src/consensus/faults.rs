@@ -14,6 +14,12 @@ pub enum RoundFault {
     Outsider,
     /// The sequencer learns so much later of the block before.
     LateHead(Duration),
+    /// The sequencer is told that the block before is the head so much earlier than it gets that
+    /// block: its client cannot follow until then.
+    LatePayload(Duration),
+    /// The sequencer does not process the proposal of the block before: it learns of it when it is
+    /// final, so much later, first that it is the head, and then what is to be built upon it.
+    SkippedProposal(Duration),
     /// The block is shown to the sequencer, which builds upon it, and is then not agreed on: the
     /// next proposer proposes on the same head.
     Reorg,

@@ -12,7 +12,10 @@ use alloy_rpc_types_engine::{ForkchoiceState, ForkchoiceUpdated, PayloadId, Payl
 use futures_util::FutureExt;
 use preconf_chassis::Chain;
 use preconf_engine::{BerachainAttributes, EngineClient, EngineError};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use crate::client::Attributes;
@@ -21,6 +24,9 @@ use super::{ConsensusError, DEADLINE, proposal::Proposal};
 
 /// How many blocks are kept for a sequencer that does not answer.
 const MISSED: usize = 128;
+/// How long an Engine API may take to answer before it is asked again, and how long until then.
+const ORDER: Duration = Duration::from_secs(1);
+const ORDER_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a client is told.
 #[derive(Clone, Debug)]
@@ -31,6 +37,17 @@ pub(super) struct News {
     pub(super) state: ForkchoiceState,
     /// The next block, if it is asked for.
     pub(super) attributes: Option<Attributes>,
+}
+
+/// How the sequencer comes to know of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// So much later than everybody else, with what is to be built upon it.
+    After(Duration),
+    /// That it is the head, and so much later the block itself.
+    HeadFirst(Duration),
+    /// So much later, and what is to be built upon it after that.
+    WhenFinal(Duration),
 }
 
 /// Tells a client of blocks that it may know already, then of the head.
@@ -73,6 +90,16 @@ async fn choose(door: &EngineClient, news: &News) -> Result<ForkchoiceUpdated, E
     }
 }
 
+/// Asks for the next block through an Engine API that may not be there yet, until it answers.
+pub(super) async fn order(door: EngineClient, news: News) -> Option<PayloadId> {
+    loop {
+        if let Ok(Ok(updated)) = timeout(ORDER, choose(&door, &news)).await {
+            return updated.payload_id;
+        }
+        sleep(ORDER_PAUSE).await;
+    }
+}
+
 /// The sequencer, for whom nobody waits.
 #[derive(Debug)]
 pub(super) struct Sequencer {
@@ -89,7 +116,7 @@ impl Sequencer {
         Self { door, missed: VecDeque::new(), telling: JoinSet::new() }
     }
 
-    /// Begins to tell it the news after a while, and gives up what it was being told.
+    /// Begins to tell it the news, and gives up what it was being told.
     ///
     /// # Errors
     /// If it has called a block invalid.
@@ -97,7 +124,7 @@ impl Sequencer {
         &mut self,
         block: Option<Arc<Proposal>>,
         news: News,
-        after: Duration,
+        manner: Manner,
     ) -> Result<(), ConsensusError> {
         // Too late to be built upon, but what it was told need not be told again.
         self.answer().now_or_never().transpose()?;
@@ -109,7 +136,22 @@ impl Sequencer {
         let (door, blocks) = (self.door.clone(), self.missed.clone());
         self.telling = JoinSet::new();
         self.telling.spawn(async move {
-            sleep(after).await;
+            match manner {
+                Manner::After(late) => sleep(late).await,
+                Manner::HeadFirst(late) => {
+                    // It may not know the block, whatever it answers.
+                    let answer = choose(&door, &news).await;
+                    let status = answer.map(|updated| updated.payload_status.status.to_string());
+                    warn!(number = news.number, ?status, "chosen before the block is there");
+                    sleep(late).await;
+                }
+                Manner::WhenFinal(late) => {
+                    sleep(late).await;
+                    let to_know = News { attributes: None, ..news.clone() };
+                    follow("the sequencer", &door, blocks, &to_know).await?;
+                    return follow("the sequencer", &door, None, &news).await;
+                }
+            }
             follow("the sequencer", &door, blocks, &news).await
         });
         Ok(())

@@ -9,6 +9,7 @@ use preconf_engine::{
     EngineClient, EngineError,
     payload::{BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes},
 };
+use preconf_payload_api::FetchError;
 
 use crate::client::Attributes;
 
@@ -33,6 +34,12 @@ pub enum Rejected {
     /// It was not handed out.
     #[error("the block was not handed out")]
     NotHandedOut(#[source] EngineError),
+    /// The payload server had none, or did not answer.
+    #[error("the block was not fetched")]
+    NotFetched(#[source] Box<FetchError>),
+    /// The payload server was not there, and is not known to be back.
+    #[error("the payload server is not there")]
+    Lost,
     /// It is no block.
     #[error("the payload is not a block")]
     NotABlock(#[source] PayloadError),
@@ -63,13 +70,19 @@ impl Proposal {
         };
         let envelope = envelope.map_err(Rejected::NotHandedOut)?;
         let requests = envelope.execution_requests.iter().cloned().collect();
-        Self::check(envelope.envelope_inner.execution_payload, requests, parent, attributes)
+        let payload = envelope.envelope_inner.execution_payload;
+        let proposal = Self::read(payload, requests, attributes)?;
+        match proposal.difference(parent, attributes) {
+            None => Ok(proposal),
+            Some(field) => Err(Rejected::Other(field)),
+        }
     }
 
-    fn check(
+    /// Makes a block of a payload and what its proposer knows besides; it must hash to what the payload
+    /// says.
+    pub(super) fn read(
         payload: ExecutionPayloadV3,
         requests: Vec<Bytes>,
-        parent: B256,
         attributes: &Attributes,
     ) -> Result<Self, Rejected> {
         let Attributes { ethereum: attributes, prev_proposer_pubkey } = attributes;
@@ -79,8 +92,15 @@ impl Proposal {
             prev_proposer_pubkey: *prev_proposer_pubkey,
         };
         let block = from_payload(payload.clone(), &beside).map_err(Rejected::NotABlock)?;
+        let parent_beacon_block_root = attributes.parent_beacon_block_root.unwrap_or_default();
+        Ok(Self { block, payload, requests, parent_beacon_block_root })
+    }
+
+    /// In what it differs from the block that was ordered, as far as every validator can tell.
+    pub(super) fn difference(&self, parent: B256, attributes: &Attributes) -> Option<&'static str> {
+        let (block, attributes) = (&self.block, &attributes.ethereum);
         let header = &block.header;
-        for (field, same) in [
+        let compared = [
             ("parent", header.parent_hash == parent),
             ("timestamp", header.timestamp == attributes.timestamp),
             ("fee recipient", header.beneficiary == attributes.suggested_fee_recipient),
@@ -90,13 +110,8 @@ impl Proposal {
                 block.body.withdrawals.as_ref().map(|list| list.as_slice())
                     == attributes.withdrawals.as_deref(),
             ),
-        ] {
-            if !same {
-                return Err(Rejected::Other(field));
-            }
-        }
-        let parent_beacon_block_root = attributes.parent_beacon_block_root.unwrap_or_default();
-        Ok(Self { block, payload, requests, parent_beacon_block_root })
+        ];
+        compared.into_iter().find_map(|(field, is_same)| (!is_same).then_some(field))
     }
 
     /// Its hash.

@@ -51,6 +51,7 @@ async fn services_that_start_before_their_peers_wait_for_them() {
         sequencer: EngineClient::new(&engine, keys.builder_secret.jwt.clone()).unwrap(),
         validators: clients.validators.engine().unwrap(),
         rpc_node: clients.rpc_node.engine().unwrap(),
+        ways: consensus::Ways::default(),
     };
     let config = consensus::Config {
         spec: keys.spec.clone(),

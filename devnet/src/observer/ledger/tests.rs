@@ -130,9 +130,11 @@ fn block(number: u64, transactions: &[u8]) -> CanonicalBlock {
         gas_used: 0,
         slot: 0,
         proposer: 0,
+        kind: crate::consensus::Kind::Direct,
         source: Source::Builder,
         waited: Default::default(),
         lost_rounds: 0,
+        missed: Vec::new(),
     }
 }
 

@@ -1,0 +1,391 @@
+//! A collector of spans (OTLP over gRPC), and whether the traces in it are whole.
+//!
+//! Decides what belongs to the trace of a flashblock: the builder's span, and as its children those
+//! of the signer that signed it, the gateway that sent it out, the consumer that executed it and the
+//! overlay that shows it. One that misses any of these is not whole.
+//!
+//! It keeps at most [`MAX_SPANS`] spans; further ones are counted and not kept.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    trace::v1::Span as Exported,
+};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+use crate::samples::Samples;
+
+/// How many spans are kept: many minutes of a devnet.
+const MAX_SPANS: usize = 1_000_000;
+/// The share of flashblocks whose traces must be whole.
+const WHOLE: f64 = 0.99;
+/// The hops of a flashblock: the service, and how the name of its span ends.
+const HOPS: [(&str, &str); 4] = [
+    ("preconf-signer", "Signer/Sign"),
+    ("preconf-gateway", "fanout"),
+    ("preconf-consumer", "execute"),
+    ("preconf-rpc-overlay", "snapshot"),
+];
+
+/// A collector. Clones share it; it serves as long as the runtime runs.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    address: SocketAddr,
+    collected: Arc<Mutex<Collected>>,
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    spans: Vec<Span>,
+    not_kept: u64,
+}
+
+/// A span, as far as it is looked at.
+#[derive(Clone, Debug)]
+struct Span {
+    service: String,
+    name: String,
+    trace: Vec<u8>,
+    id: Vec<u8>,
+    parent: Vec<u8>,
+    begun: u64,
+    ended: u64,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Span {
+    fn lasted(&self) -> f64 {
+        millis(self.begun, self.ended)
+    }
+
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.get(name).map(String::as_str)
+    }
+}
+
+/// What the traces of a run look like.
+#[derive(Clone, Debug, Default)]
+pub struct Traces {
+    /// Flashblocks that were published.
+    pub flashblocks: usize,
+    /// Those of them whose traces are whole.
+    pub whole: usize,
+    /// Builds that became a block.
+    pub blocks: usize,
+    /// Those of them with all that belongs to a block in one trace: flashblocks, sealing, the answer
+    /// to getPayload, and the head that it became.
+    pub whole_blocks: usize,
+    /// Transactions with one trace from the wallet's request to the receipt.
+    pub transactions: usize,
+    /// What is not whole, and why; a few.
+    pub examples: Vec<String>,
+    hops: Vec<Hop>,
+    not_kept: u64,
+}
+
+/// What one service adds.
+#[derive(Clone, Debug)]
+struct Hop {
+    service: &'static str,
+    /// How long its own span is.
+    lasted: Samples,
+    /// From the flashblock being cut to the end of this span.
+    since_cut: Samples,
+}
+
+impl Collector {
+    /// Listens on a port of loopback that is free.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let collector = Self { address: listener.local_addr()?, collected: Arc::default() };
+        let service = TraceServiceServer::new(collector.clone());
+        let serving = Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(serving);
+        Ok(collector)
+    }
+
+    /// What a service that sends its spans here has in its environment.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)),
+            ("OTEL_TRACES_SAMPLER", "parentbased_always_on".to_owned()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "200".to_owned()),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "16384".to_owned()),
+        ]
+    }
+
+    /// Judges the flashblocks that were cut from one moment to another.
+    pub fn judge(&self, from: SystemTime, to: SystemTime) -> Traces {
+        let collected = self.collected.lock();
+        judge(&collected.spans, nanos(from)..nanos(to), collected.not_kept)
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut collected = self.collected.lock();
+        for resource in request.into_inner().resource_spans {
+            let about = resource.resource.map(|about| texts(about.attributes)).unwrap_or_default();
+            let service = about.get("service.name").cloned().unwrap_or_default();
+            for exported in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                if collected.spans.len() == MAX_SPANS {
+                    collected.not_kept += 1;
+                } else {
+                    collected.spans.push(span(&service, exported));
+                }
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn span(service: &str, exported: Exported) -> Span {
+    Span {
+        service: service.to_owned(),
+        name: exported.name,
+        trace: exported.trace_id,
+        id: exported.span_id,
+        parent: exported.parent_span_id,
+        begun: exported.start_time_unix_nano,
+        ended: exported.end_time_unix_nano,
+        attributes: texts(exported.attributes),
+    }
+}
+
+fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    let text = |value: AnyValue| match value.value? {
+        Value::StringValue(text) => Some(text),
+        Value::IntValue(number) => Some(number.to_string()),
+        Value::BoolValue(truth) => Some(truth.to_string()),
+        Value::DoubleValue(_)
+        | Value::ArrayValue(_)
+        | Value::KvlistValue(_)
+        | Value::BytesValue(_)
+        | Value::StringValueStrindex(_) => None,
+    };
+    let named = |pair: KeyValue| Some((pair.key, text(pair.value?)?));
+    attributes.into_iter().filter_map(named).collect()
+}
+
+fn judge(spans: &[Span], window: std::ops::Range<u64>, not_kept: u64) -> Traces {
+    let mut children = Children::new();
+    for span in spans {
+        children.entry((&span.trace, &span.parent)).or_default().push(span);
+    }
+    let hop = |service| Hop { service, lasted: Samples::default(), since_cut: Samples::default() };
+    let mut traces = Traces { not_kept, ..Traces::default() };
+    traces.hops.push(hop("preconf-builder"));
+    traces.hops.extend(HOPS.map(|(service, _)| hop(service)));
+    let is_builders = |span: &&Span| span.service == "preconf-builder";
+    let in_time = |span: &&Span| window.contains(&span.begun);
+    for cut in spans.iter().filter(is_builders).filter(in_time) {
+        match cut.name.as_str() {
+            // One that could not be published has no position.
+            "flashblock" if cut.attribute("position").is_some() => {
+                traces.flashblock(cut, below(&children, cut));
+            }
+            "build" if cut.attribute("end") == Some("sealed") => {
+                traces.block(cut, below(&children, cut));
+            }
+            _ => {}
+        }
+    }
+    let mut by_trace: HashMap<&[u8], Vec<&str>> = HashMap::new();
+    for span in spans {
+        by_trace.entry(&span.trace).or_default().push(&span.name);
+    }
+    let way =
+        ["eth_sendRawTransaction", "Ingress/SubmitTransaction", "preconfirmed", "receipt served"];
+    let is_whole = |names: &&Vec<&str>| {
+        way.iter().all(|wanted| names.iter().any(|name| name.ends_with(wanted)))
+    };
+    traces.transactions = by_trace.values().filter(is_whole).count();
+    traces
+}
+
+/// Spans by the trace and the id of their parents.
+type Children<'a> = HashMap<(&'a [u8], &'a [u8]), Vec<&'a Span>>;
+
+fn below<'a>(children: &'a Children<'_>, span: &'a Span) -> &'a [&'a Span] {
+    children.get(&(&span.trace[..], &span.id[..])).map_or(&[], Vec::as_slice)
+}
+
+impl Traces {
+    fn flashblock(&mut self, cut: &Span, below: &[&Span]) {
+        self.flashblocks += 1;
+        let found = HOPS.map(|(service, name)| {
+            below.iter().find(|span| span.service == service && span.name.ends_with(name))
+        });
+        let missing: Vec<_> =
+            HOPS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
+        if missing.is_empty() {
+            self.whole += 1;
+        } else {
+            let names = missing.iter().map(|((service, _), _)| *service).collect::<Vec<_>>();
+            let position = cut.attribute("position").unwrap_or_default();
+            self.example(format!("flashblock {position} has no span of {}", names.join(", ")));
+        }
+        let hops = [Some(&cut)].into_iter().chain(found);
+        for (hop, span) in self.hops.iter_mut().zip(hops) {
+            if let Some(span) = span {
+                hop.lasted.add(span.lasted());
+                hop.since_cut.add(millis(cut.begun, span.ended));
+            }
+        }
+    }
+
+    fn block(&mut self, build: &Span, below: &[&Span]) {
+        self.blocks += 1;
+        let has = |name: &&&str| !below.iter().any(|span| span.name == **name);
+        let parts = ["prepare", "open session", "flashblock", "seal", "getPayload", "kept"];
+        let missing: Vec<&str> = parts.iter().filter(has).copied().collect();
+        if missing.is_empty() {
+            self.whole_blocks += 1;
+        } else {
+            let build = build.attribute("build").unwrap_or_default();
+            self.example(format!("build {build} has no span {}", missing.join(", ")));
+        }
+    }
+
+    fn example(&mut self, example: String) {
+        if self.examples.len() < 10 {
+            self.examples.push(example);
+        }
+    }
+
+    /// Why they are not good enough, if they are not.
+    pub fn objections(&self) -> Vec<String> {
+        let Self { flashblocks, whole, not_kept, .. } = *self;
+        let mut objections = Vec::new();
+        if flashblocks == 0 || (whole as f64) < WHOLE * flashblocks as f64 {
+            objections
+                .push(format!("the traces of {whole} of {flashblocks} flashblocks are whole"));
+        }
+        if not_kept > 0 {
+            objections.push(format!("{not_kept} spans were not kept"));
+        }
+        objections
+    }
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "traces: {} of {} flashblocks whole, {} of {} blocks, {} transactions from request to \
+             receipt",
+            self.whole, self.flashblocks, self.whole_blocks, self.blocks, self.transactions
+        )?;
+        for example in &self.examples {
+            writeln!(f, "  {example}")?;
+        }
+        let ms = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        write!(
+            f,
+            "  {:<20} {:>6} {:>19} {:>21}",
+            "", "spans", "span p50 / p99 ms", "done p50 / p99 ms"
+        )?;
+        for Hop { service, lasted, since_cut } in &self.hops {
+            let (own, done) = (lasted.percentiles(), since_cut.percentiles());
+            let (own, done) = (
+                format!("{} / {}", ms(own.p50), ms(own.p99)),
+                format!("{} / {}", ms(done.p50), ms(done.p99)),
+            );
+            write!(f, "\n  {service:<20} {:>6} {own:>19} {done:>21}", lasted.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// From one moment to another; their clock is one.
+fn millis(from: u64, to: u64) -> f64 {
+    to.saturating_sub(from) as f64 / 1e6
+}
+
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flashblock_without_the_span_of_one_service_is_not_whole() {
+        let whole = judge(&flashblock(1, &HOPS), 0..u64::MAX, 0);
+        assert_eq!((whole.flashblocks, whole.whole), (1, 1));
+        assert!(whole.objections().is_empty());
+        assert!(whole.to_string().contains("preconf-gateway           1         1.00 / 1.00"));
+
+        for absent in 0..HOPS.len() {
+            let mut hops = HOPS.to_vec();
+            let (service, _) = hops.remove(absent);
+
+            let broken = judge(&flashblock(1, &hops), 0..u64::MAX, 0);
+
+            assert_eq!((broken.flashblocks, broken.whole), (1, 0));
+            assert_eq!(broken.examples, [format!("flashblock 7:1 has no span of {service}")]);
+            assert!(!broken.objections().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_span_of_another_trace_or_another_parent_does_not_count() {
+        let alter: [fn(&mut Span); 2] = [|span| span.trace = vec![9], |span| span.parent = vec![9]];
+        for alter in alter {
+            let mut spans = flashblock(1, &HOPS);
+            alter(spans.last_mut().unwrap());
+
+            assert_eq!(judge(&spans, 0..u64::MAX, 0).whole, 0);
+        }
+    }
+
+    #[test]
+    fn what_was_cut_outside_the_window_is_not_judged() {
+        assert_eq!(judge(&flashblock(1, &HOPS), 0..500, 0).flashblocks, 0);
+        assert_eq!(judge(&flashblock(1, &HOPS), 0..2_000, 0).flashblocks, 1);
+    }
+
+    /// The spans of one flashblock, with those of these services.
+    fn flashblock(trace: u8, hops: &[(&str, &str)]) -> Vec<Span> {
+        let span = |service: &str, name: &str, id: u8, parent: Vec<u8>| Span {
+            service: service.to_owned(),
+            name: name.to_owned(),
+            trace: vec![trace],
+            id: vec![id],
+            parent,
+            begun: 1_000,
+            ended: 1_001_000,
+            attributes: BTreeMap::from([("position".to_owned(), "7:1".to_owned())]),
+        };
+        let mut spans = vec![span("preconf-builder", "flashblock", 1, vec![])];
+        for (id, (service, name)) in (2..).zip(hops) {
+            spans.push(span(service, name, id, vec![1]));
+        }
+        spans
+    }
+}
