@@ -1,5 +1,7 @@
-//! Every way a build can go, one test for each row of the table in `docs/builds.md`: what it is
-//! counted as, what readers of the feed are told, and what the consensus client gets.
+//! The ways a build can go, a test for each row of the table in `docs/builds.md`: what it is counted
+//! as, what readers of the feed are told, and what the consensus client gets. Those that no real
+//! client can be brought to are in the builder's own tests: a block that is too long, one that fails
+//! or is not opened or not sealed, and one that was followed.
 
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{PayloadId, PayloadStatusEnum};
@@ -62,6 +64,20 @@ async fn the_gas_limit_completes_the_session() {
     assert_eq!(system.session_end().await, None);
     system.until_ended("sealed_at_gas_limit").await;
     assert_eq!(handed_out(&system, id).await, 2);
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_whose_last_flashblock_cannot_be_signed_is_handed_out_and_not_counted_as_sealed() {
+    // Nothing is to be signed before the block is asked for.
+    let flags = ["--flashblock-interval-ms", "60000", "--builder.deadline", "600"];
+    let mut system = System::start_flagged(&flags).await;
+    let id = system.build(attributes(2)).await.unwrap();
+    system.flashblock().await;
+    system.submit(&system.transfer(0, 0)).await.unwrap();
+    system.stop_signer().await;
+    assert_eq!(handed_out(&system, id).await, 1);
+    system.until_ended(AbandonReason::SignerUnavailable.as_str()).await;
     system.stop().await;
 }
 

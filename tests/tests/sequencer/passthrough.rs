@@ -1,9 +1,16 @@
 //! The off switch: what was being built is given up aloud, and the chain goes on.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use alloy_rpc_types_engine::PayloadStatusEnum;
 use preconf_chassis::{Security, channel};
 use preconf_primitives::AbandonReason;
 use preconf_wire::admin::AdminClient;
+
+use tokio::sync::watch;
 
 use crate::system::{DEADLINE, System, attributes};
 
@@ -53,5 +60,78 @@ async fn in_passthrough_the_chain_gets_the_clients_blocks_and_afterwards_ours() 
     let payload = &envelope.envelope_inner.execution_payload.payload_inner.payload_inner;
     assert_eq!(payload.transactions, [transaction.encoded().clone()]);
     assert_eq!(system.new_payload(&envelope).await.status, PayloadStatusEnum::Valid);
+    system.stop().await;
+}
+
+/// Builds a block on the head and makes it the head; any error ends the test, as it would hold up a
+/// consensus client. Whether the block is the builder's.
+async fn play(system: &System, number: u64, steps: &watch::Sender<u64>) -> bool {
+    let id = system.build(attributes(2 * number)).await.expect("a block is being built");
+    steps.send_modify(|steps| *steps += 1);
+    let envelope = system.payload(id).await;
+    steps.send_modify(|steps| *steps += 1);
+    assert_eq!(system.new_payload(&envelope).await.status, PayloadStatusEnum::Valid);
+    let payload = &envelope.envelope_inner.execution_payload.payload_inner.payload_inner;
+    assert_eq!(payload.block_number, number);
+    system.advance(payload.block_hash).await;
+    steps.send_modify(|steps| *steps += 1);
+    // Only the execution client's own blocks say so.
+    payload.extra_data.as_ref() != b"preconf devnet"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switching_under_load_is_no_error_to_the_consensus_client() {
+    const BLOCKS: u64 = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let admin = format!("unix:{}", directory.path().join("admin.sock").display());
+    let mut system = System::start_flagged(&["--admin-listen", &admin]).await;
+    let channel = channel(&admin.parse().unwrap(), &Security::default()).unwrap();
+    let operator = AdminClient::new(channel, DEADLINE);
+    let steps = watch::Sender::new(0);
+    let is_over = Arc::new(AtomicBool::new(false));
+
+    let (ingress, over) = (system.ingress.clone(), is_over.clone());
+    let transfers: Vec<_> = (0..2_000).map(|nonce| system.transfer(0, nonce)).collect();
+    let load = tokio::spawn(async move {
+        for transfer in transfers {
+            // There may be no room for it yet.
+            while !over.load(Ordering::Relaxed)
+                && ingress.submit(transfer.encoded().clone()).await.is_err()
+            {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    system.build(attributes(2)).await.unwrap();
+    system.until_preconfirmed(1).await;
+    assert!(play(&system, 1, &steps).await);
+
+    // Switched over and over, whatever is under way.
+    let (switch, mut step) = (operator.clone(), steps.subscribe());
+    let switching = tokio::spawn(async move {
+        let mut on = false;
+        while step.changed().await.is_ok() {
+            on = !on;
+            switch.set_passthrough(on, "test").await.unwrap();
+        }
+    });
+    for number in 2..=BLOCKS {
+        play(&system, number, &steps).await;
+    }
+    drop(steps);
+    switching.await.unwrap();
+    operator.set_passthrough(true, "test").await.unwrap();
+    let steps = watch::Sender::new(0);
+    assert!(!play(&system, BLOCKS + 1, &steps).await);
+    operator.set_passthrough(false, "test").await.unwrap();
+    // On a busy machine not the very next one.
+    let mut number = BLOCKS + 2;
+    while !play(&system, number, &steps).await {
+        number += 1;
+        assert!(number < 2 * BLOCKS, "no block is the builder's any more");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    load.await.unwrap();
+    assert_eq!(operator.status().await.unwrap().unanswered, 0);
     system.stop().await;
 }
