@@ -6,6 +6,7 @@
 //! * [`feed`] — a sequencer and a consumer without anything between them.
 //! * [`payload_api`] — what strangers send to the payload API.
 //! * [`choices`] — what is left to chance, by a seed or by a fuzzer's bytes.
+//! * [`metrics`] — the documentation of all metrics.
 //! * [`cluster`] — the whole system in processes, one at a time.
 //! * [`program`] — `devnet` itself as a process.
 
@@ -13,6 +14,7 @@ pub mod choices;
 pub mod cluster;
 pub mod conformance;
 pub mod feed;
+pub mod metrics;
 pub mod payload_api;
 pub mod program;
 pub mod random;

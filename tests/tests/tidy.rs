@@ -92,6 +92,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_sdk", &["telemetry"]),
     ("opentelemetry-otlp", &["telemetry"]),
+    ("opentelemetry-proto", &[]),
     ("tracing-opentelemetry", &["telemetry"]),
     ("alloy-provider", &["upstream"]),
     // The proofs of blobs are looked at in one place.

@@ -14,7 +14,7 @@ use crate::{cometbft::CometBft, tls::Certificate, validators::Validators};
 
 /// Serves payloads to the validators whose turn it is.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "preconf-payload-server", version)]
+#[command(name = "preconf-payload-server", version = preconf_chassis::version())]
 #[command(group(clap::ArgGroup::new("oracle").required(true).multiple(true)))]
 pub struct Config {
     /// Where validators ask for payloads.

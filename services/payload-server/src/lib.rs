@@ -31,4 +31,5 @@ mod turns;
 mod validators;
 
 pub use config::{Clock, Config, Prepared};
+pub use metrics::register as register_metrics;
 pub use serve::{Addresses, serve, start};

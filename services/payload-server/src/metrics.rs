@@ -59,3 +59,8 @@ impl Metrics {
         }
     }
 }
+
+/// Registers what this service counts, as it does when it serves: for documentation.
+pub fn register(registry: &Registry) {
+    let _ = Metrics::new(registry);
+}

@@ -55,6 +55,7 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<Addresses, Ex
     let hangup = Hangup::take()?;
     let Prepared { config, validators, certificate, cometbft, security, clock } = prepared;
     let metrics = Metrics::new(&context.registry);
+    context.follow_certificates(&security);
     let turns = Turns::new();
     let healths = Healths::new();
     let builder = PayloadsClient::new(channel(&config.builder_payloads, &security)?)

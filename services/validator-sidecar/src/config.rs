@@ -15,7 +15,7 @@ pub use crate::wanted::FeeRecipients;
 /// Stands between a validator's consensus client and its execution client, and has it propose the
 /// block that was preconfirmed.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "preconf-validator-sidecar", version)]
+#[command(name = "preconf-validator-sidecar", version = preconf_chassis::version())]
 pub struct Config {
     /// The Engine API.
     #[command(flatten)]

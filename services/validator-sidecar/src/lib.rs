@@ -33,4 +33,5 @@ mod sidecar;
 mod wanted;
 
 pub use config::{Config, FeeRecipients, Prepared};
+pub use metrics::register as register_metrics;
 pub use serve::{serve, start};

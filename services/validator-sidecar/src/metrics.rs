@@ -101,3 +101,9 @@ impl Metrics {
         self.choice.observe(within.as_secs_f64());
     }
 }
+
+/// Registers what this service counts, as it does when it serves: for documentation.
+pub fn register(registry: &Registry) {
+    let _ = Metrics::new(registry);
+    preconf_engine_door::register_metrics(registry);
+}

@@ -5,3 +5,4 @@
 mod late_peers;
 mod program;
 mod receipts;
+mod traces;
