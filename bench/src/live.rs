@@ -2,9 +2,11 @@
 //! asks for blocks, over their sockets, all in this process.
 //!
 //! * [`cadence`] — how late a flashblock is cut, and how long it takes to be published.
+//! * [`fetch`] — how long a validator waits for its block.
 //! * [`payload`] — how long the consensus client waits for its block.
 
 pub(crate) mod cadence;
+pub(crate) mod fetch;
 pub(crate) mod payload;
 mod system;
 

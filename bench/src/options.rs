@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::{
     consume, execute,
-    live::{cadence, payload},
+    live::{cadence, fetch, payload},
     machine::Machine,
     measure::{Rounds, Wrong},
     pool, recover,
@@ -36,6 +36,8 @@ enum Bench {
     Cadence,
     /// The consumer: flashblocks from decoded message to published snapshot, beside one-shot execution.
     Consume,
+    /// What a validator waits for its block over HTTP, beside the Engine API of the builder.
+    Fetch,
     /// What the consensus client waits for its block, beside what the execution client takes.
     Getpayload,
     /// The builder's pool with 100,000 transactions, beside a map of queues and a heap.
@@ -50,6 +52,7 @@ impl Bench {
             Self::Execute => execute::measure(rounds),
             Self::Cadence => cadence::measure(rounds),
             Self::Consume => consume::measure(rounds),
+            Self::Fetch => fetch::measure(rounds),
             Self::Getpayload => payload::measure(rounds),
             Self::Pool => pool::measure(rounds),
             Self::Recover => recover::measure(rounds),

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -28,10 +29,11 @@ use tempfile::TempDir;
 use super::wrong;
 use crate::measure::Wrong;
 
-const CHAIN_ID: u64 = 1_337;
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const CHAIN_ID: u64 = 1_337;
+pub(super) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// How many accounts send.
 const SENDERS: usize = 64;
 
@@ -48,18 +50,15 @@ pub(super) struct System {
     wallets: Vec<PrivateKeySigner>,
     nonces: Vec<u64>,
     next_sender: usize,
-    _directory: TempDir,
+    spec: Arc<ChainSpec>,
+    jwt: Arc<JwtSecret>,
+    directory: TempDir,
 }
 
 impl System {
     pub(super) async fn start() -> Result<Self, Wrong> {
         let directory = tempfile::tempdir().map_err(|error| wrong("a directory", &error))?;
         let path = |name: &str| directory.path().join(name).display().to_string();
-        let write = |name: &str, text: &str| {
-            let written = std::fs::write(path(name), text);
-            let only_ours = std::fs::Permissions::from_mode(0o600);
-            written.and_then(|()| std::fs::set_permissions(path(name), only_ours))
-        };
         let wallets: Vec<_> = (1..=SENDERS).map(wallet).collect();
         let genesis = genesis(&wallets);
         for (name, text) in [
@@ -68,12 +67,13 @@ impl System {
             // A well known key.
             ("key.hex", "144b27828e305a2d67fc7f4eea6de706b405cdd1ab8ad2daec046ccdeeec8b79"),
         ] {
-            write(name, text).map_err(|error| wrong("a file", &error))?;
+            write_private(directory.path(), name, text)?;
         }
         let spec =
             ChainSpec::from_genesis_json(&genesis).map_err(|error| wrong("genesis", &error))?;
         let jwt = Arc::new(JwtSecret::from_bytes([0xab; 32]));
-        let client = ExecutionClient::new(Arc::new(spec), ClientConfig::default());
+        let spec = Arc::new(spec);
+        let client = ExecutionClient::new(spec.clone(), ClientConfig::default());
         let running = serve(client.clone(), LOOPBACK, jwt.clone(), LOOPBACK).await;
         let running = running.map_err(|error| wrong("the execution client", &error))?;
 
@@ -99,6 +99,8 @@ impl System {
             ["--signer", &socket("signer.sock")],
             ["--feed-listen", &socket("feed.sock")],
             ["--ingress-listen", &socket("ingress.sock")],
+            ["--payloads-listen", &socket("payloads.sock")],
+            ["--slot-rule", "number"],
             ["--journal", &path("journal")],
             ["--seal-budget-ms", "2000"],
             ["--builder.gaslimit", "60000000"],
@@ -132,8 +134,33 @@ impl System {
             nonces: vec![0; wallets.len()],
             wallets,
             next_sender: 0,
-            _directory: directory,
+            spec,
+            jwt,
+            directory,
         })
+    }
+
+    /// A file or socket in the directory of the services.
+    pub(super) fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// Writes a file there that nobody else may read.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), Wrong> {
+        write_private(self.directory.path(), name, text)
+    }
+
+    /// An execution client of somebody else with the same genesis, and the secret of all.
+    pub(super) fn another_client(&self) -> (Arc<ExecutionClient>, Arc<JwtSecret>) {
+        let client = ExecutionClient::new(self.spec.clone(), ClientConfig::default());
+        (client, self.jwt.clone())
+    }
+
+    /// The first sender, and the nonce that its next transaction has.
+    pub(super) fn first_sender(&mut self) -> (&PrivateKeySigner, u64) {
+        let nonce = self.nonces[0];
+        self.nonces[0] += 1;
+        (&self.wallets[0], nonce)
     }
 
     /// The builder's metrics, as Prometheus reads them.
@@ -238,6 +265,14 @@ impl System {
         self.running.stop().await;
         Ok(())
     }
+}
+
+fn write_private(directory: &Path, name: &str, text: &str) -> Result<(), Wrong> {
+    let path = directory.join(name);
+    let only_ours = std::fs::Permissions::from_mode(0o600);
+    let written = std::fs::write(&path, text);
+    let written = written.and_then(|()| std::fs::set_permissions(&path, only_ours));
+    written.map_err(|error| wrong("a file", &error))
 }
 
 fn wallet(number: usize) -> PrivateKeySigner {
