@@ -493,7 +493,10 @@ fn a_block_that_is_as_long_as_its_fork_allows_is_complete() {
                 None
             }
             Effect::Complete { completion, .. } => Some(completion),
-            other => panic!("unexpected {other:?}"),
+            Effect::Need { .. }
+            | Effect::Locate { .. }
+            | Effect::Recheck { .. }
+            | Effect::Failed { .. } => panic!("unexpected {effect:?}"),
         })
     });
     assert_eq!(completion, Some(Completion::Exhausted(Exhausted::ByteLimit)));
