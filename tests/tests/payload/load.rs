@@ -16,12 +16,15 @@ async fn under_load_everything_is_kept_and_every_block_is_fetched() {
 
     assert_eq!(status.code(), Some(0), "{said:#?}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut fetched = 0;
     for kind in ["native", "sidecar"] {
         let validators = &report["validators"][kind];
-        assert_eq!(validators["fetched"], 3, "{report}");
-        assert_eq!(validators["misses"], 0, "{report}");
+        let of_kind = validators["fetched"].as_u64().unwrap();
+        assert!(of_kind > 0 && validators["misses"] == 0, "{report}");
+        fetched += of_kind;
         println!("{kind}: {validators}");
     }
+    assert_eq!(fetched, 6, "{report}");
     let [preconfirmed, kept] = ["preconfirmed", "kept"].map(|what| &report["transactions"][what]);
     assert_eq!(preconfirmed, kept, "{report}");
     let within = |pointer: &str| report.pointer(pointer).unwrap().as_f64().unwrap();
