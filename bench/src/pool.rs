@@ -3,7 +3,7 @@
 //! Ours: each is checked (nonce, fees, balance, limits) and taken; then all of them are given in the
 //! order of their tips, each sender's in the order of their nonces; then all of them are canonical.
 //! The limit does the same without a check: a map of queues by sender, and a heap of their heads.
-//! Both sides give the same transactions in the same order of tips.
+//! Both sides give the same transactions in the same order.
 
 use std::{
     cmp::Reverse,
@@ -54,7 +54,7 @@ pub(crate) fn measure(rounds: Rounds) -> Result<Vec<Row>, Wrong> {
     };
     let (ours, limit) = rounds.interleave(ours, limit)?;
     same("the number of transactions", &order.len(), &TRANSACTIONS)?;
-    same("the tips in their order", &tips(&order), &tips(&theirs))?;
+    same("the transactions in their order", &order, &theirs)?;
 
     let row = |name, part: fn(&Took) -> Duration| {
         Row::rate(name, TRANSACTIONS, &each(&ours, part)).beside(TRANSACTIONS, &each(&limit, part))
@@ -66,15 +66,11 @@ pub(crate) fn measure(rounds: Rounds) -> Result<Vec<Row>, Wrong> {
     ])
 }
 
-fn tips(order: &[(u128, B256)]) -> Vec<u128> {
-    order.iter().map(|(tip, _)| *tip).collect()
-}
-
 fn ours(
     world: &World,
     transactions: &[Transaction],
     base_fee: u64,
-) -> Result<(Took, Vec<(u128, B256)>), Wrong> {
+) -> Result<(Took, Vec<B256>), Wrong> {
     let limits = PoolLimits {
         transactions: TRANSACTIONS,
         per_sender: PER_SENDER,
@@ -95,7 +91,7 @@ fn ours(
         let mut selection = pool.select(base_fee);
         while let Some(sent) = selection.next(&pool) {
             selection.included(&pool, sent.signer(), sent.envelope().nonce());
-            given.push((tip(&sent, base_fee), *sent.hash()));
+            given.push(*sent.hash());
         }
         given
     });
@@ -108,26 +104,28 @@ fn ours(
     Ok((Took { insertion, selection, removal }, given))
 }
 
-fn limit(transactions: &[Transaction], base_fee: u64) -> (Took, Vec<(u128, B256)>) {
-    let mut queues = HashMap::<Address, VecDeque<Transaction>>::new();
+fn limit(transactions: &[Transaction], base_fee: u64) -> (Took, Vec<B256>) {
+    // Each with its arrival, which decides between equal tips.
+    let mut queues = HashMap::<Address, VecDeque<(usize, Transaction)>>::new();
     let (insertion, ()) = on_this_thread(|| {
-        for sent in transactions {
-            queues.entry(sent.signer()).or_default().push_back(sent.clone());
+        for (arrival, sent) in transactions.iter().enumerate() {
+            queues.entry(sent.signer()).or_default().push_back((arrival, sent.clone()));
         }
     });
     let (selection, given) = on_this_thread(|| {
         let mut given = Vec::with_capacity(TRANSACTIONS);
         let mut positions = HashMap::<Address, usize>::with_capacity(queues.len());
-        let mut heads: BinaryHeap<_> = queues
-            .iter()
-            .filter_map(|(sender, queue)| Some((tip(queue.front()?, base_fee), Reverse(*sender))))
-            .collect();
-        while let Some((tipped, Reverse(sender))) = heads.pop() {
+        let head = |(arrival, sent): &(usize, Transaction)| {
+            (tip(sent, base_fee), Reverse(*arrival), sent.signer())
+        };
+        let mut heads: BinaryHeap<_> =
+            queues.values().filter_map(VecDeque::front).map(head).collect();
+        while let Some((_, _, sender)) = heads.pop() {
             let Some(queue) = queues.get(&sender) else { continue };
             let at = positions.entry(sender).or_default();
-            given.push((tipped, *queue[*at].hash()));
+            given.push(*queue[*at].1.hash());
             *at += 1;
-            heads.extend(queue.get(*at).map(|next| (tip(next, base_fee), Reverse(sender))));
+            heads.extend(queue.get(*at).map(head));
         }
         given
     });
