@@ -24,6 +24,8 @@ use preconf_state::{Account, Key, Overlay, StateReader};
 use crate::{
     BoxError, DropCause, Located, Pool, PoolLimits, Promised, Sidecar, Submission,
     build::{Build, Cut, Exhausted, Failure, Finished, Step, Timing},
+    owed::{Held, Owed},
+    pool::Begun,
     settled::{CanonicalBlock, Settled},
 };
 
@@ -66,11 +68,13 @@ pub enum Effect<R: StateReader> {
         /// The transaction.
         transaction: B256,
     },
-    /// Read the accounts of these senders as they are after the canonical block with this number,
-    /// and say [`Assembler::recheck`]: they have paid for something, and have more waiting.
+    /// Read the accounts of these senders as they are after this canonical block, and say
+    /// [`Assembler::recheck`]: they may have paid for something, and have more waiting.
     Recheck {
-        /// The newest canonical block.
+        /// The number of the newest canonical block.
         number: u64,
+        /// Its hash.
+        hash: B256,
         /// The senders.
         senders: Vec<Address>,
     },
@@ -139,6 +143,8 @@ pub struct Assembler<R: StateReader> {
     settled: Settled,
     /// Taken back by flashblocks of builds that ended with a block, but not out yet.
     unsaid: Vec<Unsaid>,
+    /// Everything that is promised and in no block that is known here; none when it has changed.
+    owed: Option<Owed>,
     in_flight: bool,
     effects: VecDeque<Effect<R>>,
 }
@@ -156,6 +162,7 @@ impl<R: StateReader + Clone> Assembler<R> {
             state_built: None,
             settled: Settled::default(),
             unsaid: Vec::new(),
+            owed: None,
             in_flight: false,
             effects: VecDeque::new(),
         }
@@ -177,7 +184,7 @@ impl<R: StateReader + Clone> Assembler<R> {
     }
 
     /// Offers a transaction whose sender's account at the head is `account`. What the block in the
-    /// making has made of that account counts, if it is in memory.
+    /// making has made of that account counts, if it is in memory, and nobody replaces a promise.
     ///
     /// # Errors
     /// If the pool refuses it.
@@ -189,38 +196,58 @@ impl<R: StateReader + Clone> Assembler<R> {
         let submission = submission.into();
         let transaction = submission.transaction();
         let (sender, nonce) = (transaction.signer(), transaction.envelope().nonce());
-        let pending = self.pending(sender);
-        let hash = self.pool.insert_after(submission, account, pending)?;
+        let hash = *transaction.hash();
+        let (pool, held) = self.pool_and_held();
+        // A promise itself may come again, with blobs that are not here.
+        let owed = if held.owed.holds(&hash) { 0 } else { held.owed.next_nonce(&sender) };
+        let begun = Begun { account: held.account(sender), owed };
+        pool.insert_after(submission, account, begun, |other| held.holds(other))?;
         if let Some((_, build)) = &mut self.build {
             build.arrived(&self.pool, sender, nonce);
         }
         Ok(hash)
     }
 
-    /// An account after the block in the making, or the one that was built and is not canonical yet;
-    /// none if there is no such block, or the account is not in memory.
-    fn pending(&self, address: Address) -> Option<Account> {
-        let running = self.build.as_ref().and_then(|(_, build)| build.state());
-        let account = running.or(self.state_built.as_ref())?.account(address);
-        account.ok().map(Option::unwrap_or_default)
+    /// The pool, and what is not its own to replace.
+    fn pool_and_held(&mut self) -> (&mut Pool, Held<'_, R>) {
+        let build = self.build.as_ref().map(|(_, build)| build);
+        let owed = self.owed.get_or_insert_with(|| {
+            // What is in the block that was built is in the state after it.
+            let mut owed = Owed::default();
+            owed.extend(self.unsettled.iter().chain(self.built.open()));
+            owed.extend(self.unsaid.iter().map(|unsaid| &unsaid.transaction));
+            owed.extend(build.into_iter().flat_map(Build::owed));
+            owed
+        });
+        (&mut self.pool, Held { build, built: self.state_built.as_ref(), owed })
     }
 
-    /// Senders whose account after canonical block `number` is this: what they cannot pay for any
-    /// more is forgotten. An answer about a block that is not the newest one says nothing.
-    pub fn recheck(&mut self, number: u64, accounts: Vec<(Address, Option<Account>)>) {
-        if self.settled.newest() != Some(number) {
+    /// Senders whose account after the canonical block with this hash is this: what they cannot pay
+    /// for any more is forgotten. An answer about a block that is not the newest one says nothing.
+    pub fn recheck(&mut self, hash: B256, accounts: Vec<(Address, Option<Account>)>) {
+        if self.settled.newest().is_none_or(|(_, newest)| newest != hash) {
             return;
         }
+        let (pool, held) = self.pool_and_held();
         for (address, account) in accounts {
-            let pending = self.pending(address);
-            self.pool.recheck(&address, account.unwrap_or_default(), pending);
+            let owed = held.owed.next_nonce(&address);
+            let begun = Begun { account: held.account(address), owed };
+            pool.recheck(&address, account.unwrap_or_default(), begun);
+        }
+    }
+
+    /// Lets go of what has waited too long.
+    fn expire(&mut self, now: Instant) {
+        if self.pool.is_time_to_expire(now) {
+            let (pool, held) = self.pool_and_held();
+            pool.expire(now, |old| held.holds(old));
         }
     }
 
     /// Takes note of canonical blocks, the oldest first: their transactions no longer wait, and
     /// promises about them are kept. Blocks from the oldest one's number on that were canonical
     /// before are not any more: what they had kept is promised again.
-    pub fn canonical(&mut self, blocks: Vec<CanonicalBlock>) {
+    pub fn canonical(&mut self, blocks: Vec<CanonicalBlock>, now: Instant) {
         let Some(oldest) = blocks.first().map(|block| block.number) else { return };
         let (reverted, mut promised) = self.settled.revert(oldest);
         for (sender, nonce) in reverted {
@@ -244,10 +271,19 @@ impl<R: StateReader + Clone> Assembler<R> {
         }
         self.unsaid.retain(|unsaid| !self.settled.holds(unsaid.transaction.hash()));
         self.settle_sidecars();
-        let senders = senders.into_iter().filter(|sender| self.pool.has_waiting(sender));
-        let senders: Vec<_> = senders.take(RECHECKED).collect();
-        if let Some(number) = self.settled.newest().filter(|_| !senders.is_empty()) {
-            self.effects.push_back(Effect::Recheck { number, senders });
+        self.owed = None;
+        self.expire(now);
+        self.look_at(senders);
+    }
+
+    /// Asks what these have left, who have used a nonce, and those that the pool doubts.
+    fn look_at(&mut self, users: AddressSet) {
+        let mut senders: AddressSet = self.pool.doubted().take(RECHECKED / 2).collect();
+        let users = users.into_iter().filter(|sender| self.pool.has_waiting(sender));
+        senders.extend(users.take(RECHECKED - senders.len()));
+        if let Some((number, hash)) = self.settled.newest().filter(|_| !senders.is_empty()) {
+            let senders = senders.into_iter().collect();
+            self.effects.push_back(Effect::Recheck { number, hash, senders });
         }
     }
 
@@ -258,10 +294,11 @@ impl<R: StateReader + Clone> Assembler<R> {
         // What the block before, built and not canonical, promised is tried as well: it is void in
         // this chain if its block was replaced.
         self.settle_built();
+        self.owed = None;
+        self.expire(now);
         let mut promised = mem::take(&mut self.unsettled);
         promised.extend(self.unsaid.drain(..).map(|unsaid| unsaid.transaction));
         self.state_built = None;
-        self.pool.expire(now);
         let build = Build::new(
             self.spec.clone(),
             block,
@@ -296,6 +333,7 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     /// Takes over promises that another builder has made, or this one before it was started again.
     pub fn promise(&mut self, transactions: Vec<Transaction>) {
+        self.owed = None;
         match &mut self.build {
             Some((_, build)) => build.promise(transactions),
             None => {
@@ -309,6 +347,7 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     /// Whoever made these promises has taken them back.
     pub fn withdraw(&mut self, transactions: &HashSet<B256>) {
+        self.owed = None;
         self.settle_built();
         self.unsettled.retain(|promise| !transactions.contains(promise.hash()));
         if let Some((_, build)) = &mut self.build {
@@ -320,6 +359,7 @@ impl<R: StateReader + Clone> Assembler<R> {
     pub fn drop_build(&mut self) -> Option<BuildId> {
         let (id, build) = self.build.take()?;
         self.unsettled.extend(build.unsettled());
+        self.owed = None;
         Some(id)
     }
 
@@ -350,12 +390,14 @@ impl<R: StateReader + Clone> Assembler<R> {
     pub fn located(&mut self, id: BuildId, transaction: &B256, located: Located) {
         if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
             build.located(transaction, located);
+            self.owed = None;
         }
     }
 
     /// The flashblock of build `id` with this index is out; its retractions are now the
     /// publisher's to say.
     pub fn published(&mut self, id: BuildId, index: u64) {
+        self.owed = None;
         self.unsaid.retain(|unsaid| unsaid.build != id || unsaid.index > index);
         if let Some((_, build)) = self.build.as_mut().filter(|(running, _)| *running == id) {
             build.published(index);
@@ -423,6 +465,7 @@ impl<R: StateReader + Clone> Assembler<R> {
 
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Some((build, running)) = self.build.take() else { return };
+        self.owed = None;
         let effect = match running.finish(now) {
             Ok(Finished { last, block, sidecars, promised, unsaid }) => {
                 self.unsettled.clear();

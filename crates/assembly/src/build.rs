@@ -446,12 +446,13 @@ impl<R: StateReader + Clone> Build<R> {
                 | TxError::ExceedsBlobGas { .. }
                 | TxError::NonceTooHigh { .. },
             ) => {}
-            Err(TxError::Invalid(invalid)) => {
-                let is_unpaid = matches!(*invalid, InvalidTransaction::LackOfFundForMaxFee { .. });
-                let cause = if is_unpaid { DropCause::Unpaid } else { DropCause::Invalid };
-                pool.remove(&sender, nonce, cause);
+            // It may be paid for by another one that comes later, and nobody else may have it.
+            Err(TxError::Invalid(invalid))
+                if matches!(*invalid, InvalidTransaction::LackOfFundForMaxFee { .. }) =>
+            {
+                pool.doubt(&sender);
             }
-            Err(TxError::Reserved(_) | TxError::Fatal(_)) => {
+            Err(TxError::Invalid(_) | TxError::Reserved(_) | TxError::Fatal(_)) => {
                 pool.remove(&sender, nonce, DropCause::Invalid);
             }
         }
@@ -486,8 +487,13 @@ impl<R: StateReader + Clone> Build<R> {
 
     /// The transactions with blobs that are in the block, and whatever is promised besides.
     pub(crate) fn keeps_sidecar(&self) -> HashSet<B256> {
-        let owed = self.promises.owed().map(Transaction::hash);
+        let owed = self.owed().map(Transaction::hash);
         self.blobs.hashes().chain(owed).copied().collect()
+    }
+
+    /// What was promised before and is not in the block, until its retraction is out.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = &Transaction> {
+        self.promises.owed()
     }
 
     fn cut(&mut self, now: Instant) -> Cut {

@@ -12,6 +12,7 @@ mod build;
 mod bytes;
 mod cadence;
 mod intrinsic;
+mod owed;
 mod pool;
 mod promises;
 mod settled;

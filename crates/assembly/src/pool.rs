@@ -10,10 +10,10 @@
 //! is promised.
 //!
 //! Invariants: what a sender's executable transactions may cost together is covered by the balance
-//! known when the last of them came, or when the sender was last [looked at](upkeep); and the index
-//! holds the last transaction of every sender, so taking one in or making room costs the logarithm of
-//! what waits, however much that is. Whatever leaves without a canonical block that holds it is
-//! counted with its [cause](DropCause).
+//! known when the last of them came, and what each may cost by itself when the sender was last
+//! [looked at](upkeep); and the index holds the last transaction of every sender, so taking one in or
+//! making room costs the logarithm of what waits, however much that is. Whatever leaves, and is in no
+//! block, canonical or in the making, nor promised, is counted with its [cause](DropCause).
 
 mod by_nonce;
 mod drops;
@@ -96,6 +96,25 @@ pub struct Fees {
     pub base: u64,
     /// For a unit of blob gas; without it the block takes no blobs.
     pub blob: Option<u128>,
+}
+
+/// What has begun for a sender and is not canonical yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begun {
+    /// Its account after the block in the making, if known.
+    pub(crate) account: Option<Account>,
+    /// The nonce after what it is promised besides.
+    pub(crate) owed: u64,
+}
+
+impl Begun {
+    /// The nonce after all of that, and what its account, which is this one at the head, has then.
+    fn after(self, head: Account) -> (u64, U256) {
+        // One of a block before the head says nothing.
+        let pending = self.account.filter(|pending| pending.nonce >= head.nonce);
+        let Account { nonce, balance, .. } = pending.unwrap_or(head);
+        (nonce.max(self.owed), balance)
+    }
 }
 
 /// Of a block that takes no blobs.
@@ -187,31 +206,30 @@ impl Pool {
         submission: impl Into<Submission>,
         account: Option<Account>,
     ) -> Result<B256, TransactionRefusal> {
-        self.insert_after(submission.into(), account, None)
+        self.insert_after(submission.into(), account, Begun::default(), |_| false)
     }
 
-    /// The same if `pending` is what the block in the making has made of the account: a nonce that
-    /// it has used is used, and what it has paid is paid.
+    /// The same if this has begun for the sender: a nonce that the block in the making has used is
+    /// used, what it has paid is paid, and what is promised comes first. What `is_held` in one of
+    /// these ways and has to make room is not lost.
     pub(crate) fn insert_after(
         &mut self,
         submission: Submission,
         account: Option<Account>,
-        pending: Option<Account>,
+        begun: Begun,
+        is_held: impl Fn(&Transaction) -> bool,
     ) -> Result<B256, TransactionRefusal> {
         let (transaction, sidecar) = submission.into_parts();
         let hash = *transaction.hash();
         let (address, nonce) = (transaction.signer(), transaction.envelope().nonce());
         let account = account.unwrap_or_default();
-        // One of a block before the head says nothing.
-        let pending = pending.filter(|pending| pending.nonce >= account.nonce);
-        let begun = pending.map_or(0, |pending| pending.nonce);
-        let balance = pending.map_or(account.balance, |pending| pending.balance);
+        let (begun, balance) = begun.after(account);
         if self.is_full_for(sidecar.as_deref()) {
             self.reorder();
         }
         let none = Sender::default();
         let sender = self.sender(&address).unwrap_or(&none);
-        let next = sender.nonce.max(account.nonce).max(begun);
+        let next = sender.nonce.max(begun);
         self.check(&transaction, next)?;
         if transaction.envelope().is_eip4844() && sidecar.is_none() {
             let detail = "the blob transaction comes without its sidecar";
@@ -227,7 +245,8 @@ impl Pool {
         };
 
         for Tail { sender, nonce, .. } in worst.into_iter().chain(worst_with_blobs) {
-            self.remove(&sender, nonce, DropCause::Evicted);
+            let gone = |waiting| upkeep::unless_held(waiting, &is_held, DropCause::Evicted);
+            self.change(sender, |sender| sender.waiting.remove(nonce).map(gone));
         }
         self.arrivals += 1;
         self.change(address, |sender| {

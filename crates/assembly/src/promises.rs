@@ -164,6 +164,11 @@ impl Promised {
         Self { block, own, open }
     }
 
+    /// Those that did not come into the block.
+    pub(crate) fn open(&self) -> &[Transaction] {
+        &self.open
+    }
+
     /// Those that are still promised if the chain holds what `is_kept` says.
     pub fn without(self, is_kept: impl Fn(&Transaction) -> bool) -> Vec<Transaction> {
         let included = self.block.iter().skip(self.own).filter(|promise| !is_kept(promise));

@@ -20,6 +20,8 @@ const REPLACEABLE: usize = 8;
 pub struct CanonicalBlock {
     /// Its number.
     pub number: u64,
+    /// Its hash.
+    pub hash: B256,
     /// Sender, nonce and hash of each of its transactions.
     pub used: Vec<(Address, u64, B256)>,
 }
@@ -71,9 +73,9 @@ impl Settled {
         open
     }
 
-    /// The number of the newest one.
-    pub(crate) fn newest(&self) -> Option<u64> {
-        self.0.back().map(|settled| settled.block.number)
+    /// The number and the hash of the newest one.
+    pub(crate) fn newest(&self) -> Option<(u64, B256)> {
+        self.0.back().map(|settled| (settled.block.number, settled.block.hash))
     }
 
     /// Whether one of the blocks holds this transaction.

@@ -31,7 +31,12 @@ const TIMING: Timing =
 
 /// A canonical block in which this sender has used its first nonce.
 pub(crate) fn holding(sender: Address, hash: &B256) -> CanonicalBlock {
-    CanonicalBlock { number: 1, used: vec![(sender, 0, *hash)] }
+    CanonicalBlock { used: vec![(sender, 0, *hash)], ..empty(1) }
+}
+
+/// A canonical block without transactions.
+pub(crate) fn empty(number: u64) -> CanonicalBlock {
+    CanonicalBlock { number, hash: B256::with_last_byte(0xb0), used: Vec::new() }
 }
 
 pub(crate) fn shanghai() -> ChainSpec {

@@ -6,16 +6,18 @@
 //! HTTP/1.1 only. So many connections are served at a time, and further ones wait in the kernel's
 //! queue. Whoever does not send the head of a request in time loses the connection; that counts from
 //! the end of the request before, so it is longer than consensus clients keep an idle connection: it
-//! is they who close it, and none of their requests is lost.
+//! is they who close it, and none of their requests is lost. While all places are taken, whoever has
+//! not sent any soon after connecting makes room.
 
 use std::{
+    future::{pending, ready},
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, extract::Request, middleware::map_request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -25,9 +27,9 @@ use preconf_chassis::{Context, Shutdown};
 use tokio::{
     net::{self, TcpStream},
     runtime::{Builder, Runtime},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// Enough for one consensus client, one of whose bodies is being parsed.
@@ -42,10 +44,13 @@ struct Limits {
     connections: usize,
     /// How long a connection may be idle, the head of its next request included.
     head: Duration,
+    /// How long one may take to its first request while others wait.
+    first: Duration,
 }
 
 /// Consensus clients have a handful of connections, and give up idle ones after five minutes or less.
-const LIMITS: Limits = Limits { connections: 256, head: Duration::from_secs(330) };
+const LIMITS: Limits =
+    Limits { connections: 256, head: Duration::from_secs(330), first: Duration::from_secs(5) };
 
 /// Binds the door and serves it `until` the rest of this process has ended, and then until what is
 /// under way is answered.
@@ -89,10 +94,15 @@ async fn serve(
         tokio::select! {
             () = until.cancelled() => break,
             (place, stream) = accepted => {
-                let connection = connection(stream, router.clone(), until.clone(), limits.head);
+                let (asked, router) = noting(router.clone());
+                let connection = connection(stream, router, until.clone(), limits.head);
+                let silent = silent(asked, Arc::clone(&places), limits.first);
                 connections.spawn(async move {
                     let _place = place;
-                    connection.await;
+                    tokio::select! {
+                        () = connection => {}
+                        () = silent => {}
+                    }
                 });
             }
             Some(_) = connections.join_next() => {}
@@ -110,6 +120,27 @@ async fn accept(listener: &net::TcpListener) -> TcpStream {
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// The same router, and who is told of each request.
+fn noting(router: Router) -> (Arc<Notify>, Router) {
+    let asked = Arc::<Notify>::default();
+    let told = Arc::clone(&asked);
+    let note = move |request: Request| {
+        told.notify_one();
+        ready(request)
+    };
+    (asked, router.layer(map_request(note)))
+}
+
+/// Ends when nothing was asked in time, and somebody may wait for the place.
+async fn silent(asked: Arc<Notify>, places: Arc<Semaphore>, first: Duration) {
+    while timeout(first, asked.notified()).await.is_err() {
+        if places.available_permits() == 0 {
+            return;
+        }
+    }
+    pending::<()>().await;
 }
 
 /// Serves one connection until its peer closes it, and after `until` what is under way.
@@ -184,12 +215,18 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_says_nothing_makes_room_for_who_does() {
+        let (short, long) = (Duration::from_millis(100), 2 * DEADLINE);
+        for (head, first) in [(short, long), (long, short)] {
+            makes_room(Limits { connections: 1, head, first }).await;
+        }
+    }
+
+    async fn makes_room(limits: Limits) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let answer = || async { r#"{"id":1,"result":true}"# };
         let router = Router::new().fallback(any(answer));
-        let limits = Limits { connections: 1, head: Duration::from_millis(100) };
         let until = Shutdown::new();
         let serving = tokio::spawn(serve(listener, router, until.clone(), limits));
         let mut silent = TcpStream::connect(address).await.unwrap();

@@ -14,7 +14,8 @@
 //! - Forwarding shares no lock, no queue and no thread with hooks: they run on the runtime in which
 //!   the proxy was made, and the router may be served by another one.
 //! - Forkchoice updates of every version reach the execution client one at a time in the order they
-//!   came, and hooks see them in that order; of one that they do not see they are told.
+//!   came, and hooks see them in that order; of one that they do not see they are told. One that was
+//!   sent is seen to its end, even if the consensus client hangs up meanwhile.
 //! - After [`ProxyConfig::fault_limit`] faults within [`ProxyConfig::fault_window`] the hooks are
 //!   left alone: *passthrough*, which an operator may also switch on, and only an operator switches
 //!   off. What was begun before ends; nothing new is begun.
@@ -49,8 +50,8 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, watch};
-use tracing::{debug, warn};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tracing::{Instrument as _, debug, warn};
 
 pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture};
 pub use self::passthrough::{Passthrough, PassthroughCause};
@@ -121,7 +122,7 @@ struct Proxy {
     guard: Guard,
     ids: PayloadIds,
     /// Held while a forkchoice update is forwarded. Tokio's mutex is fair: first come, first sent.
-    forwarding: Mutex<()>,
+    forwarding: Arc<Mutex<()>>,
     /// Held while a hook looks at a forkchoice update, or is told of one that it does not see.
     looking: Arc<Mutex<()>>,
     not_understood: AtomicU64,
@@ -151,7 +152,7 @@ impl EngineProxy {
             guard: Guard::new(&config, Arc::clone(&switch)),
             switch,
             ids: PayloadIds::default(),
-            forwarding: Mutex::new(()),
+            forwarding: Arc::default(),
             looking: Arc::default(),
             not_understood: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
@@ -200,10 +201,14 @@ async fn serve(State(proxy): State<Arc<Proxy>>, request: http::Request<Body>) ->
 }
 
 impl Proxy {
-    async fn answer(&self, headers: &HeaderMap, body: Bytes) -> Response {
+    async fn answer(self: &Arc<Self>, headers: &HeaderMap, body: Bytes) -> Response {
         match Call::parse(&body) {
             Call::Forkchoice { id, call } => {
-                self.forkchoice_updated(headers, &body, &id, *call).await
+                let (sent, headers) = (body.clone(), headers.clone());
+                let update = |proxy: Arc<Self>, turn| async move {
+                    proxy.forkchoice_updated(&headers, &sent, &id, *call, turn).await
+                };
+                self.in_turn(&body, update).await
             }
             Call::GetPayload { id, version, payload } => {
                 self.get_payload(headers, &body, &id, version, payload).await
@@ -217,16 +222,38 @@ impl Proxy {
     }
 
     /// Forwards what no hook is asked about, or what all of them left to the execution client.
-    async fn pass(&self, headers: &HeaderMap, body: &Bytes) -> Response {
+    async fn pass(self: &Arc<Self>, headers: &HeaderMap, body: &Bytes) -> Response {
         let Unseen { body: sent, is_forkchoice } = Unseen::read(body, |ours| self.ids.theirs(ours));
         if !is_forkchoice {
             return self.hand_on(self.forward(headers, sent).await, body);
         }
-        let turn = self.forwarding.lock().await;
-        let forwarded = self.forward(headers, sent).await;
-        self.unseen(Place::take(&self.looking).await, None);
-        drop(turn);
-        self.hand_on(forwarded, body)
+        let (asked, headers) = (body.clone(), headers.clone());
+        let update = |proxy: Arc<Self>, turn: OwnedMutexGuard<()>| async move {
+            let forwarded = proxy.forward(&headers, sent).await;
+            proxy.unseen(Place::take(&proxy.looking).await, None);
+            drop(turn);
+            proxy.hand_on(forwarded, &asked)
+        };
+        self.in_turn(body, update).await
+    }
+
+    /// Waits for the turn of a forkchoice update, which is nothing yet if the consensus client hangs
+    /// up meanwhile. What comes then is a task of its own: what was sent is seen to its end.
+    async fn in_turn<F>(
+        self: &Arc<Self>,
+        body: &Bytes,
+        update: impl FnOnce(Arc<Self>, OwnedMutexGuard<()>) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.forwarding).lock_owned().await;
+        let update = tokio::spawn(update(Arc::clone(self), turn).in_current_span());
+        match update.await {
+            Ok(answer) => answer,
+            // It panicked: what became of the update is not known.
+            Err(_) => self.unanswered(StatusCode::BAD_GATEWAY, body),
+        }
     }
 
     /// Tells the hooks in their turn of a forkchoice update that they do not see. In passthrough
@@ -254,12 +281,12 @@ impl Proxy {
         body: &Bytes,
         id: &RawValue,
         call: ForkchoiceCall,
+        turn: OwnedMutexGuard<()>,
     ) -> Response {
-        let forwarding = self.forwarding.lock().await;
         let forwarded = self.forward(headers, body.clone()).await;
         // Before the next update may be sent, but let that one be sent before we wait.
         let mut place = Place::take(&self.looking).await;
-        drop(forwarding);
+        drop(turn);
 
         let head = call.state.head_block_hash;
         let Some(forkchoice) = forwarded.as_ref().ok().and_then(Forkchoice::parse) else {
@@ -272,6 +299,8 @@ impl Proxy {
             return self.hand_on(forwarded, body);
         }
         let theirs = forkchoice.updated.payload_id;
+        // What is built on this head has other attributes, unless none came.
+        let missed = call.attributes.is_none().then_some(head);
         let hooks = Arc::clone(&self.hooks);
         let updated = forkchoice.updated.clone();
         let looked = self.guard.call("forkchoiceUpdated", async {
@@ -280,7 +309,7 @@ impl Proxy {
         });
         let looked = looked.await;
         if looked.is_none() {
-            self.unseen(place, Some(head));
+            self.unseen(place, missed);
         }
         match looked.flatten().filter(|_| forkchoice.updated.is_valid()) {
             Some(ours) => {
@@ -292,7 +321,7 @@ impl Proxy {
     }
 
     async fn get_payload(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
         body: &Bytes,
         id: &RawValue,

@@ -5,17 +5,20 @@
 //! JSON lacks the blobs, the encoding is asked for. Without a WebSocket the pool is read again every
 //! [`REREAD`], and beside a subscription once in a while, which may have gone deaf.
 //!
+//! Whoever is notified goes on being so while the pool is read: reading a large one takes seconds.
+//!
 //! What is handed on may be handed on again, and need not be there any more. A transaction that
 //! makes no sense is left out. Nothing runs unless the stream is polled.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_consensus::Typed2718 as _;
 use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_primitives::{B256, Bytes};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, future::BoxFuture, stream};
 use jsonrpsee::rpc_params;
 use preconf_chain::rpc::RpcTransaction;
 use serde::Deserialize;
@@ -34,6 +37,8 @@ const REREAD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 /// A busy pool takes some thousand transactions in a second.
 const WAITING: usize = 8_192;
+/// Of how many notifications the hashes are known until the pool is read.
+const REMEMBERED: usize = 65_536;
 /// The type of transactions that bring blobs.
 const BLOB_TYPE: u8 = 3;
 
@@ -52,7 +57,9 @@ impl Upstream {
             subscriber: Subscriber::new(topic),
             notifications: None,
             read_at: Instant::now(),
+            reading: None,
             seen: Arc::default(),
+            notified: HashSet::new(),
             ready: VecDeque::new(),
         };
         Box::pin(stream::unfold(listener, |mut listener| async {
@@ -77,27 +84,44 @@ struct Listener {
     notifications: Option<Notifications>,
     /// When to read the pool as a whole.
     read_at: Instant,
+    /// It is being read.
+    reading: Option<BoxFuture<'static, Read>>,
     /// What it held when it was read.
     seen: Arc<HashSet<B256>>,
+    /// What came since then.
+    notified: HashSet<B256>,
     ready: VecDeque<Waiting>,
 }
 
+/// What the pool holds, and what of it was not there when it was read before.
+type Read = Result<(HashSet<B256>, Vec<Waiting>), UpstreamError>;
+
 /// A transaction to be handed on.
 enum Waiting {
-    Encoded(Bytes),
+    Encoded(B256, Bytes),
     /// Only known by its hash, or without what belongs to it.
     Named(B256),
+}
+
+impl Waiting {
+    const fn hash(&self) -> B256 {
+        match self {
+            Self::Encoded(hash, _) | Self::Named(hash) => *hash,
+        }
+    }
 }
 
 impl Listener {
     async fn next(&mut self) -> Bytes {
         loop {
             match self.ready.pop_front() {
-                Some(Waiting::Encoded(encoded)) => return encoded,
+                Some(Waiting::Encoded(_, encoded)) => return encoded,
                 Some(Waiting::Named(hash)) => {
-                    if let Some(encoded) = self.encoded(hash).await {
+                    if let Some(encoded) = encoded(&self.upstream, hash).await {
                         return encoded;
                     }
+                    // If it is there, it is in the pool when that is read.
+                    self.notified.remove(&hash);
                 }
                 None => self.listen().await,
             }
@@ -113,31 +137,45 @@ impl Listener {
             if self.notifications.is_some() {
                 // Whatever came before the subscription began.
                 self.read_at = Instant::now();
+                self.reading = None;
             }
         }
-        if Instant::now() >= self.read_at {
-            return self.read_all().await;
+        if self.reading.is_none() && Instant::now() >= self.read_at {
+            let reading = content(self.upstream.clone(), Arc::clone(&self.seen));
+            self.reading = Some(Box::pin(reading));
         }
-        match &mut self.notifications {
-            None => sleep_until(self.read_at).await,
-            Some(notifications) => tokio::select! {
-                notification = notifications.next() => match notification {
-                    Some(notification) => self.ready.extend(waiting(&notification)),
-                    None => {
-                        warn!(host = self.upstream.host(), "the subscription to the pool has ended");
-                        self.notifications = None;
-                    }
-                },
-                () = sleep_until(self.read_at) => {}
+        tokio::select! {
+            read = until_read(&mut self.reading) => {
+                self.reading = None;
+                self.take(read);
+            }
+            notification = until_notified(&mut self.notifications) => match notification {
+                Some(notification) => self.take_one(&notification),
+                None => {
+                    warn!(host = self.upstream.host(), "the subscription to the pool has ended");
+                    self.notifications = None;
+                }
             },
+            () = sleep_until(self.read_at), if self.reading.is_none() => {}
         }
     }
 
-    async fn read_all(&mut self) {
-        match self.content().await {
-            Ok((seen, new)) => {
+    fn take_one(&mut self, notification: &RawValue) {
+        let Some(waiting) = waiting(notification) else { return };
+        if self.notified.len() < REMEMBERED {
+            self.notified.insert(waiting.hash());
+        }
+        self.ready.push_back(waiting);
+    }
+
+    fn take(&mut self, read: Read) {
+        match read {
+            Ok((mut seen, new)) => {
+                let notified = std::mem::take(&mut self.notified);
+                let is_new = |waiting: &Waiting| !notified.contains(&waiting.hash());
+                self.ready.extend(new.into_iter().filter(is_new));
+                seen.extend(notified);
                 self.seen = Arc::new(seen);
-                self.ready.extend(new);
                 self.read_at = Instant::now() + REREAD;
             }
             Err(error) => {
@@ -151,39 +189,55 @@ impl Listener {
             self.read_at = Instant::now() + self.upstream.0.config.reread_interval;
         }
     }
+}
 
-    /// What the pool holds, and what of it was not there when it was read before.
-    async fn content(&self) -> Result<(HashSet<B256>, Vec<Waiting>), UpstreamError> {
-        const METHOD: &str = "txpool_content";
-        let content = self.upstream.large(METHOD).await?;
-        let (upstream, before) = (self.upstream.clone(), Arc::clone(&self.seen));
-        away(move || {
-            let content: Content = upstream.decode(METHOD, &content)?;
-            let lists = content.pending.values().chain(content.queued.values());
-            let (mut seen, mut new) = (HashSet::new(), Vec::new());
-            for entry in lists.flat_map(BTreeMap::values) {
-                let Some(hash) = hash_of(entry) else { continue };
-                if !before.contains(&hash) {
-                    let Some(waiting) = waiting(entry) else { continue };
-                    new.push(waiting);
-                }
-                seen.insert(hash);
-            }
-            Ok((seen, new))
-        })
-        .await
-    }
-
-    async fn encoded(&self, hash: B256) -> Option<Bytes> {
-        let asked: Result<Option<Bytes>, _> =
-            self.upstream.call("eth_getRawTransactionByHash", (hash,), hash).await;
-        match asked {
-            Ok(encoded) => encoded,
-            Err(error) => {
-                debug!(%hash, error = &error as &dyn std::error::Error, "is not read");
-                None
-            }
+/// A transaction of the pool.
+async fn encoded(upstream: &Upstream, hash: B256) -> Option<Bytes> {
+    let asked: Result<Option<Bytes>, _> =
+        upstream.call("eth_getRawTransactionByHash", (hash,), hash).await;
+    match asked {
+        Ok(encoded) => encoded,
+        Err(error) => {
+            debug!(%hash, error = &error as &dyn std::error::Error, "is not read");
+            None
         }
+    }
+}
+
+/// Reads the pool, which held that `before`.
+async fn content(upstream: Upstream, before: Arc<HashSet<B256>>) -> Read {
+    const METHOD: &str = "txpool_content";
+    let content = upstream.large(METHOD).await?;
+    away(move || {
+        let content: Content = upstream.decode(METHOD, &content)?;
+        let lists = content.pending.values().chain(content.queued.values());
+        let (mut seen, mut new) = (HashSet::new(), Vec::new());
+        for entry in lists.flat_map(BTreeMap::values) {
+            let Some(hash) = hash_of(entry) else { continue };
+            if !before.contains(&hash) {
+                let Some(waiting) = waiting(entry) else { continue };
+                new.push(waiting);
+            }
+            seen.insert(hash);
+        }
+        Ok((seen, new))
+    })
+    .await
+}
+
+/// What is being read, when it has been. Cancel safe.
+async fn until_read(reading: &mut Option<BoxFuture<'static, Read>>) -> Read {
+    match reading {
+        Some(reading) => reading.await,
+        None => pending().await,
+    }
+}
+
+/// The next notification; none when the subscription has ended. Cancel safe.
+async fn until_notified(notifications: &mut Option<Notifications>) -> Option<Box<RawValue>> {
+    match notifications {
+        Some(notifications) => notifications.next().await,
+        None => pending().await,
     }
 }
 
@@ -204,7 +258,10 @@ fn waiting(json: &RawValue) -> Option<Waiting> {
         Ok(shown) if shown.transaction.ty() == BLOB_TYPE => {
             Some(Waiting::Named(*shown.transaction.hash()))
         }
-        Ok(shown) => Some(Waiting::Encoded(shown.transaction.encoded_2718().into())),
+        Ok(shown) => {
+            let encoded = shown.transaction.encoded_2718();
+            Some(Waiting::Encoded(*shown.transaction.hash(), encoded.into()))
+        }
         Err(error) => {
             debug!(%error, "an entry of the pool is no transaction");
             None

@@ -74,8 +74,8 @@ pub(crate) enum Order {
     StateFailed { build: BuildId, keys: Vec<Key>, cause: BoxError },
     /// Where the execution client sees a promised transaction.
     Located { build: BuildId, transaction: B256, located: Located },
-    /// What senders have after the canonical block with this number.
-    Recheck { number: u64, accounts: Vec<(Address, Option<Account>)> },
+    /// What senders have after the canonical block with this hash.
+    Recheck { hash: B256, accounts: Vec<(Address, Option<Account>)> },
     /// The flashblock that was on its way is out.
     Published { build: BuildId, index: u64 },
 }
@@ -229,7 +229,7 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
         Order::NextNonce { sender, answer } => {
             let _ = answer.send(assembler.pool().next_nonce(&sender));
         }
-        Order::Canonical { blocks } => assembler.canonical(blocks),
+        Order::Canonical { blocks } => assembler.canonical(blocks, Instant::now()),
         Order::Open { build, block, overlay } => {
             assembler.open(build, *block, *overlay, Instant::now());
         }
@@ -254,7 +254,7 @@ fn obey(assembler: &mut Assembler<StateCache>, order: Order) {
         Order::Located { build, transaction, located } => {
             assembler.located(build, &transaction, located);
         }
-        Order::Recheck { number, accounts } => assembler.recheck(number, accounts),
+        Order::Recheck { hash, accounts } => assembler.recheck(hash, accounts),
         Order::Published { build, index } => assembler.published(build, index),
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Blobs are large, and their proofs take milliseconds each: only [`BLOBS_AT_ONCE`] transactions
 //! with blobs are looked at, a further one is refused at once, and the proofs of [`PROVED_AT_ONCE`]
-//! are checked, away from the runtime, of those that are fine otherwise.
+//! are checked, away from the runtime, of those that are fine otherwise. If the head does not show that
+//! the sender can pay, they are checked only while nobody else waits for that.
 //!
 //! Every wait has its deadline: for a place, for the sender's account (the upstream's own), for the
 //! proofs, and for the build thread. Who is refused because one of them is over may offer the transaction again.
@@ -161,14 +162,24 @@ impl Ingress {
         let head = self.check(transaction)?;
         unproved.check_blobs(&self.sequencer.spec, head.header.timestamp + 1)?;
         let account = self.account(&head.cache, transaction.signer()).await?;
-        // Whoever cannot pay costs no more than this.
-        check_sender(transaction, account.as_ref())?;
-        let submission = self.prove(unproved).await?;
+        let patience = match check_sender(transaction, account.as_ref()) {
+            Ok(()) => PROOFS,
+            // The block in the making may have paid its sender, as the pool knows. Who cannot pay
+            // delays nobody who can.
+            Err(refusal) if refusal.reason == Reason::InsufficientFunds => Duration::ZERO,
+            Err(refusal) => return Err(refusal),
+        };
+        let submission = self.prove(unproved, patience).await?;
         self.give(submission, account).await
     }
 
-    async fn prove(&self, unproved: Unproved) -> Result<Submission, TransactionRefusal> {
-        match timeout(PROOFS, self.provers.acquire()).await {
+    /// Checks the proofs, if its turn comes in this time.
+    async fn prove(
+        &self,
+        unproved: Unproved,
+        patience: Duration,
+    ) -> Result<Submission, TransactionRefusal> {
+        match timeout(patience, self.provers.acquire()).await {
             Ok(Ok(_prover)) => {
                 let proved = blocking(move || unproved.prove()).await?;
                 proved.map_err(|error| not_proved(&error))

@@ -169,6 +169,22 @@ impl Sealer {
 }
 
 impl SealedBlock {
+    /// This block on a state of which nothing is known, without blobs and requests.
+    #[cfg(test)]
+    pub(crate) fn of(block: &Block) -> Self {
+        let hash = block.header.hash_slow();
+        Self {
+            hash,
+            header: block.header.clone(),
+            transactions: Arc::default(),
+            cache: StateCache::new(block.header.number, hash, 0),
+            payload: to_payload(block),
+            requests: Vec::new(),
+            sidecars: Vec::new(),
+            value: U256::ZERO,
+        }
+    }
+
     /// Whether anybody's transaction is in it.
     pub(crate) fn is_used(&self) -> bool {
         self.transactions.iter().any(|transaction| !transaction.envelope().is_pol())

@@ -29,7 +29,10 @@ mod reads;
 mod tests;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use alloy_primitives::B256;
 use alloy_rpc_types_engine::{ForkchoiceUpdated, PayloadId};
@@ -103,6 +106,8 @@ pub(crate) struct Sequencer {
     pub(crate) questions: Arc<Semaphore>,
     pub(crate) head: watch::Sender<Option<HeadState>>,
     pub(crate) lineage: Mutex<Lineage>,
+    /// What is in memory of the state may be wrong: it is not kept over the next block of others.
+    pub(crate) doubts_state: AtomicBool,
     pub(crate) builds: Builds,
     /// The newest session of another builder.
     pub(crate) heard: Mutex<Option<Heard>>,

@@ -1,6 +1,12 @@
 //! Wiring: listeners, tasks, and who owns them.
 
-use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use preconf_chain::ChainSpec;
@@ -89,6 +95,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
         questions: Arc::new(Semaphore::new(QUESTIONS)),
         head: watch::Sender::new(None),
         lineage: Mutex::new(Lineage::default()),
+        doubts_state: AtomicBool::new(false),
         builds: Builds::default(),
         heard: Mutex::default(),
     });

@@ -10,8 +10,8 @@ use preconf_state::{StateCache, Value};
 use super::*;
 use crate::{
     testing::{
-        BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, holding, osaka, prague, rich, transfer,
-        unsigned,
+        BENEFICIARY, Machine, OTHER, RECIPIENT, SENDER, empty, holding, osaka, prague, rich,
+        transfer, unsigned,
     },
     *,
 };
@@ -261,7 +261,7 @@ fn it_rests_while_a_flashblock_is_on_its_way_though_the_next_one_is_due() {
 fn what_the_chain_holds_is_no_longer_owed() {
     let promise = unsigned(transfer(0), SENDER);
     let mut machine = having_promised(&promise);
-    machine.assembler.canonical(vec![holding(SENDER, promise.hash())]);
+    machine.assembler.canonical(vec![holding(SENDER, promise.hash())], machine.now);
     assert_eq!(machine.assembler.unsettled, []);
 }
 
@@ -285,11 +285,10 @@ fn a_promise_that_is_heard_when_it_is_in_the_block_is_no_second_one() {
 fn what_a_replaced_block_held_is_promised_again_and_before_what_came_later() {
     let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
     let mut machine = having_promised(&first);
-    let empty = |number| CanonicalBlock { number, used: Vec::new() };
-    machine.assembler.canonical(vec![empty(0), holding(SENDER, first.hash())]);
+    machine.assembler.canonical(vec![empty(0), holding(SENDER, first.hash())], machine.now);
     machine.assembler.promise(vec![second.clone()]);
     // The head goes back to the block before, as for another round.
-    machine.assembler.canonical(vec![empty(0)]);
+    machine.assembler.canonical(vec![empty(0)], machine.now);
     assert_eq!(kept_by_the_next_build(&mut machine), [first.clone(), second.clone()]);
 
     // And what was built for a block that was canonical for a moment.
@@ -297,9 +296,9 @@ fn what_a_replaced_block_held_is_promised_again_and_before_what_came_later() {
     assert!(machine.assembler.finish(build, machine.now));
     machine.run();
     let used = vec![(SENDER, 0, *first.hash()), (SENDER, 1, *second.hash())];
-    machine.assembler.canonical(vec![CanonicalBlock { number: 1, used }]);
+    machine.assembler.canonical(vec![CanonicalBlock { used, ..empty(1) }], machine.now);
     assert_eq!(machine.assembler.unsettled, []);
-    machine.assembler.canonical(vec![empty(1)]);
+    machine.assembler.canonical(vec![empty(1)], machine.now);
     assert_eq!(kept_by_the_next_build(&mut machine), [first, second]);
 }
 
@@ -308,10 +307,10 @@ fn a_nonce_that_a_replaced_block_had_used_can_be_used_again() {
     let mut machine = Machine::new();
     let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
     machine.submit(&second);
-    machine.assembler.canonical(vec![holding(SENDER, first.hash())]);
+    machine.assembler.canonical(vec![holding(SENDER, first.hash())], machine.now);
     let refused = machine.assembler.submit(Submission::from(first.clone()), rich(0)).unwrap_err();
     assert_eq!(refused.reason, TransactionRefusalReason::NonceTooLow);
-    machine.assembler.canonical(vec![CanonicalBlock { number: 1, used: Vec::new() }]);
+    machine.assembler.canonical(vec![empty(1)], machine.now);
     machine.submit(&first);
     assert_eq!(machine.assembler.pool().next_nonce(&SENDER), Some(2));
 }
@@ -412,8 +411,87 @@ fn no_other_transaction_takes_the_place_of_one_that_is_preconfirmed() {
     machine.assembler.finish(build, machine.now);
     refused(&mut machine);
     assert!(machine.assembler.pool().get(sent.hash()).is_some());
-    machine.assembler.canonical(vec![holding(OTHER, &B256::ZERO)]);
-    machine.assembler.submit(bumped(0), rich(0)).unwrap();
+    // Nor when another block is, and before the next one has come to it.
+    machine.assembler.canonical(vec![holding(OTHER, &B256::ZERO)], machine.now);
+    refused(&mut machine);
+    machine.open(ROOM);
+    refused(&mut machine);
+}
+
+#[test]
+fn another_may_take_the_place_of_a_promise_when_its_retraction_is_out() {
+    let mut machine = having_promised(&large());
+    let is_taken = |machine: &mut Machine| machine.assembler.submit(bumped(0), rich(0)).is_ok();
+    assert!(!is_taken(&mut machine));
+    let build = machine.open(LITTLE_ROOM);
+    assert!(!is_taken(&mut machine));
+    let Effect::Publish { cut, .. } = only(machine.run()) else { panic!("a cut comes first") };
+    assert_eq!(cut.retractions.len(), 1);
+    assert!(!is_taken(&mut machine));
+    machine.assembler.published(build, cut.index);
+    assert!(is_taken(&mut machine));
+}
+
+#[test]
+fn an_answer_about_a_block_that_was_replaced_by_one_of_its_number_says_nothing() {
+    let mut machine = Machine::new();
+    let [first, second] = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
+    machine.submit(&second);
+    let replaced =
+        CanonicalBlock { hash: B256::with_last_byte(0xa0), ..holding(SENDER, first.hash()) };
+    machine.assembler.canonical(vec![replaced], machine.now);
+    let Effect::Recheck { hash, .. } = only(machine.run()) else { panic!("no question") };
+    machine.assembler.canonical(vec![empty(1)], machine.now);
+    machine.assembler.recheck(hash, vec![(SENDER, rich(1))]);
+    machine.submit(&first);
+    assert_eq!(machine.assembler.pool().next_nonce(&SENDER), Some(2));
+}
+
+#[test]
+fn what_is_not_paid_for_yet_waits_and_is_looked_at_after_the_block() {
+    let value = rich(0).unwrap().balance / U256::from(2);
+    let pays = unsigned(TxEip1559 { value, ..transfer(0) }, SENDER);
+    let high = TxEip1559 { max_priority_fee_per_gas: 2_000_000_000, ..transfer(0) };
+    let paid = unsigned(high, RECIPIENT);
+    let mut machine = Machine::new();
+    machine.submit(&pays);
+    machine.open(ROOM);
+    machine.publish();
+    machine.assembler.submit(paid.clone(), None).unwrap();
+    // Nothing of that was cut, and the next build tries what pays more first.
+    machine.open(ROOM);
+    machine.publish();
+    machine.tick();
+    assert_eq!(machine.publish()[0].transactions, std::slice::from_ref(&pays));
+    assert!(machine.assembler.pool().get(paid.hash()).is_some());
+
+    for (account, waits) in [(rich(0), true), (None, false)] {
+        machine.assembler.drop_build();
+        machine.open(ROOM);
+        machine.run();
+        machine.assembler.drop_build();
+        machine.assembler.canonical(vec![holding(SENDER, pays.hash())], machine.now);
+        let Some(Effect::Recheck { hash, senders, .. }) = machine.run().pop() else {
+            panic!("no question")
+        };
+        assert_eq!(senders, [RECIPIENT]);
+        machine.assembler.recheck(hash, vec![(RECIPIENT, account)]);
+        assert_eq!(machine.assembler.pool().get(paid.hash()).is_some(), waits);
+    }
+}
+
+#[test]
+fn what_expires_with_a_canonical_block_counts_as_lost_only_if_no_block_holds_it() {
+    let mut machine = Machine::new();
+    let [held, parked] = [unsigned(transfer(0), SENDER), unsigned(transfer(5), OTHER)];
+    machine.submit(&held);
+    machine.submit(&parked);
+    machine.open(ROOM);
+    machine.publish();
+    machine.now += PoolLimits::default().lifetime;
+    machine.assembler.canonical(vec![empty(0)], machine.now);
+    assert!(machine.assembler.pool().is_empty());
+    assert_eq!(machine.assembler.take_drops().collect::<Vec<_>>(), [(DropCause::Expired, 1)]);
 }
 
 #[test]
@@ -455,13 +533,15 @@ fn who_has_paid_in_a_block_and_has_more_waiting_is_looked_at_again() {
     let mut machine = Machine::new();
     let sent = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
     sent.iter().for_each(|transaction| machine.submit(transaction));
-    machine.assembler.canonical(vec![holding(SENDER, sent[0].hash())]);
-    let Effect::Recheck { number, senders } = only(machine.run()) else { panic!("no question") };
-    assert_eq!((number, senders.as_slice()), (1, &[SENDER][..]));
+    machine.assembler.canonical(vec![holding(SENDER, sent[0].hash())], machine.now);
+    let Effect::Recheck { number, hash, senders } = only(machine.run()) else {
+        panic!("no question")
+    };
+    assert_eq!((number, hash, senders.as_slice()), (1, empty(1).hash, &[SENDER][..]));
     let poor = Some(Account { nonce: 1, ..Account::default() });
-    machine.assembler.recheck(0, vec![(SENDER, poor)]);
+    machine.assembler.recheck(B256::ZERO, vec![(SENDER, poor)]);
     assert_eq!(machine.assembler.pool().len(), 1);
-    machine.assembler.recheck(1, vec![(SENDER, poor)]);
+    machine.assembler.recheck(hash, vec![(SENDER, poor)]);
     assert!(machine.assembler.pool().is_empty());
     assert_eq!(machine.assembler.take_drops().collect::<Vec<_>>(), [(DropCause::Unpaid, 1)]);
 }

@@ -62,7 +62,7 @@ impl Drops {
     }
 }
 
-/// A transaction that no longer waits, and why; no cause: a canonical block holds it.
+/// A transaction that no longer waits, and why; no cause: a block holds it, or a promise.
 pub(super) type Gone = (Waiting, Option<DropCause>);
 
 /// All of them for one cause.

@@ -90,9 +90,11 @@ impl Selection {
 
     /// A transaction of `sender` was taken into the pool.
     pub fn arrived(&mut self, pool: &Pool, sender: Address, nonce: u64) {
-        let known = pool.sender(&sender).map_or(0, |known| known.nonce);
-        let next = *self.next_nonce.entry(sender).or_insert(known);
-        if next == nonce {
+        // The block may have used a nonce without a transaction of the sender (EIP-7702).
+        let known = pool.sender(&sender).map_or(0, |known| known.nonce.max(known.begun));
+        let next = self.next_nonce.entry(sender).or_default();
+        *next = known.max(*next);
+        if *next == nonce {
             self.offer_of(pool, sender, nonce);
         }
     }

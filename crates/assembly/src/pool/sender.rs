@@ -21,8 +21,11 @@ pub(super) struct Sender {
     pub(super) address: Address,
     /// The nonce of the account at the head.
     pub(super) nonce: u64,
-    /// The one after what the block in the making held when the last of them came.
+    /// The one after what the block in the making held, and what was promised, when the last of them
+    /// came or the sender was last looked at.
     pub(super) begun: u64,
+    /// Whether one of them could not be paid when it was tried.
+    pub(super) is_doubted: bool,
     pub(super) waiting: ByNonce,
     /// Where the pool's index has the last of them.
     pub(super) indexed: Option<Tail>,
@@ -104,13 +107,10 @@ impl Sender {
         Affordable::Yes
     }
 
-    /// The nonce from which on `balance` does not pay for the chain.
+    /// The nonce of the first of the chain that `balance` does not pay for by itself. What they cost
+    /// together is at most what they offer, and may come in between.
     pub(super) fn unpaid_from(&self, next: u64, balance: U256) -> Option<u64> {
-        let mut total = U256::ZERO;
-        let unpaid = self.chain(next).find(|waiting| {
-            total = total.saturating_add(waiting.cost);
-            total > balance
-        });
+        let unpaid = self.chain(next).find(|waiting| waiting.cost > balance);
         unpaid.map(|waiting| waiting.nonce)
     }
 

@@ -118,17 +118,17 @@ fn what_has_waited_too_long_is_forgotten() {
     let lifetime = Duration::from_secs(1_600);
     let mut pool = Pool::new(PoolLimits { lifetime, ..PoolLimits::default() });
     let mut now = Instant::now();
-    pool.expire(now);
+    pool.expire(now, |_| false);
     let old = pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
     now += lifetime / 2;
-    pool.expire(now);
+    pool.expire(now, |_| false);
     let young = [paying(SENDER, 1, 10), paying(OTHER, 0, 10)];
     let young = young.map(|transaction| pool.insert(transaction, rich(0)).unwrap());
     now += lifetime - Duration::from_secs(1);
-    pool.expire(now);
+    pool.expire(now, |_| false);
     assert!(pool.get(&old).is_some());
     now += lifetime / 16;
-    pool.expire(now);
+    pool.expire(now, |_| false);
     assert!(pool.get(&old).is_none());
     assert!(young.iter().all(|hash| pool.get(hash).is_some()));
     assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::Expired, 1)]);
@@ -138,20 +138,56 @@ fn what_has_waited_too_long_is_forgotten() {
 #[test]
 fn what_can_not_be_paid_after_a_block_is_forgotten() {
     let mut pool = Pool::new(PoolLimits::default());
-    let [_, kept, unpaid, behind] =
-        [0, 1, 2, 3].map(|nonce| pool.insert(costing(nonce, 20), with_balance(100)).unwrap());
+    let costs = [(0, 20), (1, 20), (2, 30), (3, 40), (4, 20)];
+    let [_, kept, also, unpaid, behind] =
+        costs.map(|(nonce, cost)| pool.insert(costing(nonce, cost), with_balance(130)).unwrap());
+    // It pays for each of the first ones, and perhaps for both: that is seen when they are executed.
     let head = Account { nonce: 1, ..with_balance(39).unwrap() };
-    pool.recheck(&SENDER, head, None);
-    let waits = [kept, unpaid, behind].map(|hash| pool.get(&hash).is_some());
-    assert_eq!(waits, [true, false, false]);
+    pool.recheck(&SENDER, head, Begun::default());
+    let waits = [kept, also, unpaid, behind].map(|hash| pool.get(&hash).is_some());
+    assert_eq!(waits, [true, true, false, false]);
     let drops: Vec<_> = pool.take_drops().collect();
     assert_eq!(drops, [(DropCause::NonceUsed, 1), (DropCause::Unpaid, 2)]);
     // The next block has used it; what it left pays for nothing.
-    pool.insert(costing(2, 10), Some(head)).unwrap();
-    pool.recheck(&SENDER, head, Some(Account { nonce: 2, ..with_balance(9).unwrap() }));
-    assert!(pool.get(&kept).is_some());
+    let account = Some(Account { nonce: 2, ..with_balance(9).unwrap() });
+    pool.recheck(&SENDER, head, Begun { account, owed: 0 });
+    assert!(pool.get(&kept).is_some() && pool.get(&also).is_none());
     assert_eq!(pool.take_drops().collect::<Vec<_>>(), [(DropCause::Unpaid, 1)]);
     assert_consistent(&pool);
+}
+
+#[test]
+fn what_follows_a_nonce_that_the_block_used_without_its_sender_is_offered_in_it_and_later() {
+    for older in [None, Some(paying(SENDER, 0, 10))] {
+        let mut pool = Pool::default();
+        if let Some(older) = older {
+            pool.insert(older, rich(0)).unwrap();
+        }
+        let mut selection = pool.select(0_u64);
+        let next = paying(SENDER, 1, 10);
+        let begun = Begun { account: rich(1), owed: 0 };
+        pool.insert_after(next.clone().into(), rich(0), begun, |_| false).unwrap();
+        selection.arrived(&pool, SENDER, 1);
+        assert_eq!(selection.next(&pool).as_ref(), Some(&next));
+        assert_eq!(selection.next(&pool), None);
+        // The chain uses it in a way that no block shows.
+        assert_eq!(pool.doubted().collect::<Vec<_>>(), [SENDER]);
+        pool.recheck(&SENDER, rich(1).unwrap(), Begun::default());
+        assert_eq!(pool.select(0_u64).next(&pool), Some(next));
+        assert_eq!(pool.doubted().count(), 0);
+    }
+}
+
+#[test]
+fn what_a_block_in_the_making_holds_makes_room_without_being_lost() {
+    for is_held in [false, true] {
+        let mut pool = small(1);
+        let worse = pool.insert(paying(SENDER, 0, 10), rich(0)).unwrap();
+        let better = paying(OTHER, 0, 20);
+        pool.insert_after(better.into(), rich(0), Begun::default(), |_| is_held).unwrap();
+        assert!(pool.get(&worse).is_none());
+        assert_eq!(pool.take_drops().count(), usize::from(!is_held));
+    }
 }
 
 #[test]

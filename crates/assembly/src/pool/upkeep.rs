@@ -10,10 +10,11 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256};
+use preconf_chain::Transaction;
 use preconf_state::Account;
 
 use super::{
-    DropCause, Fees, Pool,
+    Begun, DropCause, Fees, Pool,
     by_nonce::Waiting,
     drops::{Gone, for_cause},
 };
@@ -26,10 +27,14 @@ const STEPS: u32 = 16;
 pub(super) struct Ages(VecDeque<(Instant, u64)>);
 
 impl Ages {
+    fn is_time(&self, now: Instant, lifetime: Duration) -> bool {
+        self.0.back().is_none_or(|(last, _)| now >= *last + lifetime / STEPS)
+    }
+
     /// Notes how many have arrived by now. The last of those that have waited for `lifetime`, if
     /// there are any and it is time to look.
     fn step(&mut self, now: Instant, arrivals: u64, lifetime: Duration) -> Option<u64> {
-        if self.0.back().is_some_and(|(last, _)| now < *last + lifetime / STEPS) {
+        if !self.is_time(now, lifetime) {
             return None;
         }
         self.0.push_back((now, arrivals));
@@ -80,30 +85,46 @@ impl Pool {
         }
     }
 
+    /// A transaction of this sender could not be paid when it was tried.
+    pub(crate) fn doubt(&mut self, address: &Address) {
+        if let Some(number) = self.numbers.get(address) {
+            self.senders[*number as usize].is_doubted = true;
+        }
+    }
+
+    /// Those of whom one could not be paid, or for whom something has begun that no block is known
+    /// to hold: they are to be [looked at](Self::recheck), though they have used no nonce.
+    pub(crate) fn doubted(&self) -> impl Iterator<Item = Address> {
+        let waiting = self.senders.iter().filter(|sender| sender.waiting.last().is_some());
+        let doubted = waiting.filter(|sender| sender.is_doubted || sender.begun > sender.nonce);
+        doubted.map(|sender| sender.address)
+    }
+
     /// Forgets what a sender whose account at the head is `account` cannot pay for any more, and
-    /// what waits behind that. `pending` is the account after the block in the making, if known.
-    pub(crate) fn recheck(
-        &mut self,
-        address: &Address,
-        account: Account,
-        pending: Option<Account>,
-    ) {
+    /// what waits behind that.
+    pub(crate) fn recheck(&mut self, address: &Address, account: Account, begun: Begun) {
         if !self.numbers.contains_key(address) {
             return;
         }
-        let Account { nonce, balance, .. } =
-            pending.filter(|pending| pending.nonce >= account.nonce).unwrap_or(account);
+        let (begun, balance) = begun.after(account);
         self.change(*address, |sender| {
             let used = sender.advance(account.nonce);
-            let unpaid = sender.unpaid_from(sender.nonce.max(nonce), balance);
+            (sender.begun, sender.is_doubted) = (begun, false);
+            let unpaid = sender.unpaid_from(sender.nonce.max(begun), balance);
             let unpaid = unpaid.map(|from| sender.waiting.take_from(from));
             let used = for_cause(used, DropCause::NonceUsed);
             used.chain(for_cause(unpaid.into_iter().flatten(), DropCause::Unpaid))
         });
     }
 
-    /// Forgets what has waited for [`PoolLimits::lifetime`](super::PoolLimits::lifetime).
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// Whether [`Pool::expire`] may find anything.
+    pub(crate) fn is_time_to_expire(&self, now: Instant) -> bool {
+        self.ages.is_time(now, self.limits.lifetime)
+    }
+
+    /// Forgets what has waited for [`PoolLimits::lifetime`](super::PoolLimits::lifetime). What
+    /// `is_held` by a block in the making or a promise is not lost.
+    pub(crate) fn expire(&mut self, now: Instant, is_held: impl Fn(&Transaction) -> bool) {
         let lifetime = self.limits.lifetime;
         let Some(expired) = self.ages.step(now, self.arrivals, lifetime) else { return };
         let old = |waiting: &&Waiting| waiting.arrival <= expired;
@@ -116,7 +137,8 @@ impl Pool {
                 let nonces: Vec<_> =
                     sender.waiting.from(0).filter(old).map(|waiting| waiting.nonce).collect();
                 let gone = nonces.into_iter().filter_map(|nonce| sender.waiting.remove(nonce));
-                for_cause(gone.collect::<Vec<_>>(), DropCause::Expired)
+                let gone = gone.map(|old| unless_held(old, &is_held, DropCause::Expired));
+                gone.collect::<Vec<_>>()
             });
         }
     }
@@ -142,4 +164,14 @@ impl Pool {
         self.tails =
             self.senders.iter().filter_map(|sender| sender.indexed).collect::<BTreeSet<_>>();
     }
+}
+
+/// It no longer waits, for this cause unless it is held.
+pub(super) fn unless_held(
+    waiting: Waiting,
+    is_held: impl Fn(&Transaction) -> bool,
+    cause: DropCause,
+) -> Gone {
+    let cause = (!is_held(&waiting.transaction)).then_some(cause);
+    (waiting, cause)
 }

@@ -359,7 +359,8 @@ fn what_is_canonical_is_not_promised_again() {
     bench.run();
     let hash = *transaction.hash();
     let used = vec![(signer(1).address(), 0, hash)];
-    bench.assembler.canonical(vec![CanonicalBlock { number: 1, used }]);
+    let block = CanonicalBlock { number: 1, hash: B256::ZERO, used };
+    bench.assembler.canonical(vec![block], bench.now);
     assert!(bench.assembler.pool().is_empty());
     bench.cuts.clear();
     bench.open();

@@ -16,8 +16,9 @@ pub type HookFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A service that looks at the calls of a consensus client.
 ///
 /// Each call runs on a task of its own with a deadline; it may panic or hang without harm to the
-/// two clients, but after several such faults it is no longer called. It is dropped half-way if the
-/// consensus client hangs up, so it must leave nothing inconsistent at an await.
+/// two clients, but after several such faults it is no longer called. It is dropped half-way at its
+/// deadline, and if the consensus client hangs up that has asked for a payload, so it must leave
+/// nothing inconsistent at an await.
 pub trait EngineHooks: Send + Sync + 'static {
     /// The execution client has answered a forkchoice update. `Some` replaces the payload id in
     /// that answer, if it was VALID; the status is never ours to change.
@@ -37,7 +38,8 @@ pub trait EngineHooks: Send + Sync + 'static {
 
     /// A forkchoice update was passed on that this service is not asked about, or has failed to look
     /// at in time: it is in a batch, holds something unknown, or was not answered as expected. What
-    /// is being built may not be on the head that was chosen, which is `head`, if that is known.
+    /// is being built may not be what was chosen: without a `head` nothing of it is known to be, else
+    /// what is built on that.
     ///
     /// Told in the order of the forkchoice updates; nobody waits for it. Must return at once.
     fn forkchoice_unseen(&self, head: Option<B256>);

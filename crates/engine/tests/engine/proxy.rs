@@ -403,11 +403,17 @@ async fn who_does_not_see_a_forkchoice_update_is_told_of_it_in_its_turn() {
 }
 
 #[tokio::test]
-async fn a_hook_that_fails_is_told_which_head_it_has_missed() {
+async fn a_hook_that_fails_is_told_what_it_has_missed() {
     let arrangement = arrange(Options { mood: Mood::PanicLater, ..Options::default() }).await;
-    arrangement.send(&forkchoice(5)).await;
+    let body = forkchoice(5);
+    let (without, _) = body.split_once(",{\"timestamp\"").unwrap();
+    arrangement.send(&format!("{without}]}}")).await;
     arrangement.until_seen(2).await;
-    assert_eq!(arrangement.seen(), ["forkchoice 5", "unseen 0x11"]);
+    assert_eq!(arrangement.seen(), ["forkchoice 0", "unseen 0x11"]);
+    // What is built on that head may have other attributes.
+    arrangement.send(&body).await;
+    arrangement.until_seen(4).await;
+    assert_eq!(arrangement.seen()[2..], ["forkchoice 5", "unseen any"]);
 }
 
 #[tokio::test]
@@ -455,6 +461,38 @@ async fn forkchoice_updates_reach_the_client_one_at_a_time_in_the_order_they_cam
         assert_eq!(answer.unwrap().unwrap().status(), StatusCode::OK);
     }
     assert_eq!(arrangement.seen()[1..], ["forkchoice 3", "forkchoice 1", "forkchoice 2"]);
+}
+
+#[tokio::test]
+async fn an_update_that_was_sent_is_seen_to_its_end_although_its_sender_has_hung_up() {
+    let arrangement = arrange(Options { gated: true, ..Options::default() }).await;
+    let call = |body: &str| {
+        let request = Request::post("/")
+            .header("authorization", format!("Bearer {}", inbound().sign(now())))
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        tokio::spawn(arrangement.proxy.router().oneshot(request))
+    };
+    let first = call(&forkchoice(1));
+    assert_eq!(arrangement.arrival().await, forkchoice(1));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    // The next one waits all the same until the client has answered it.
+    let unseen = forkchoice(2).replace("V3", "V2");
+    let next = call(&unseen);
+    let probe = r#"{"id":1,"method":"eth_chainId"}"#;
+    let (_, arrived) = tokio::join!(arrangement.send(probe), async {
+        let arrived = arrangement.arrival().await;
+        arrangement.open_gate();
+        arrangement.open_gate();
+        arrived
+    });
+    assert_eq!(arrived, probe);
+    assert_eq!(arrangement.arrival().await, unseen);
+    next.abort();
+    arrangement.open_gate();
+    arrangement.until_seen(2).await;
+    assert_eq!(arrangement.seen(), ["forkchoice 1", "unseen any"]);
 }
 
 #[tokio::test]

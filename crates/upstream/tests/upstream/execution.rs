@@ -171,7 +171,12 @@ impl Execution {
     pub(crate) fn notify(&self, hash: B256, change: impl FnOnce(&mut Value)) {
         let mut object = object(&self.header(hash));
         change(&mut object);
-        let _ = self.notifications.send(object);
+        self.tell(object);
+    }
+
+    /// Tells the subscribers this.
+    pub(crate) fn tell(&self, notification: Value) {
+        let _ = self.notifications.send(notification);
     }
 
     pub(crate) fn subscribers(&self) -> usize {

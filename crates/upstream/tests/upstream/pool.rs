@@ -12,9 +12,10 @@ use preconf_chain::{TxEnvelope, rpc::RpcTransaction};
 use preconf_upstream::{Upstream, UpstreamConfig};
 use serde_json::json;
 
-/// A transaction, and a pool that holds it.
-fn pooled() -> (Bytes, serde_json::Value) {
-    let transaction = TxEip1559 { chain_id: 1337, gas_limit: 21_000, ..TxEip1559::default() };
+/// A transaction, as it is encoded and as it is shown.
+fn shown(nonce: u64) -> (Bytes, RpcTransaction) {
+    let transaction =
+        TxEip1559 { chain_id: 1337, nonce, gas_limit: 21_000, ..TxEip1559::default() };
     let signed = transaction.into_signed(Signature::new(U256::ONE, U256::ONE, false));
     let transaction: TxEnvelope = EthereumTxEnvelope::<TxEip4844>::from(signed).into();
     let shown = RpcTransaction {
@@ -26,8 +27,13 @@ fn pooled() -> (Bytes, serde_json::Value) {
         transaction_index: None,
         gas_price: 0,
     };
-    let content = json!({ "pending": { "0x00": { "0": shown } }, "queued": {} });
-    (transaction.encoded_2718().into(), content)
+    (transaction.encoded_2718().into(), shown)
+}
+
+/// A transaction, and a pool that holds it.
+fn pooled() -> (Bytes, serde_json::Value) {
+    let (encoded, shown) = shown(0);
+    (encoded, json!({ "pending": { "0x00": { "0": shown } }, "queued": {} }))
 }
 
 async fn next(pool: &mut (impl Stream<Item = Bytes> + Unpin)) -> Bytes {
@@ -45,6 +51,26 @@ async fn a_pool_that_takes_longer_than_other_answers_is_read() {
     *execution.slow_pool.lock().unwrap() = 3 * timeout;
     assert_eq!(next(&mut upstream.pool()).await, encoded);
     assert_eq!(execution.count("txpool_content"), 1);
+}
+
+#[tokio::test]
+async fn what_comes_while_the_pool_is_read_does_not_wait_for_that_and_comes_once() {
+    let execution = Arc::new(Execution::new());
+    let (address, _server) = serve(&execution, any_port()).await;
+    let ws = Some(format!("ws://{address}").parse().unwrap());
+    let upstream = Upstream::new(UpstreamConfig { ws, ..config(address) }).unwrap();
+    let [(first, a), (told, b), (last, c)] = [0, 1, 2].map(shown);
+    let notification = json!(b);
+    let content = json!({ "pending": { "0x00": { "0": a, "1": b, "2": c } }, "queued": {} });
+    execution.script("txpool_content", content);
+    *execution.slow_pool.lock().unwrap() = Duration::from_millis(500);
+    let mut pool = upstream.pool();
+    let came = tokio::spawn(async move {
+        [next(&mut pool).await, next(&mut pool).await, next(&mut pool).await]
+    });
+    execution.until(|execution| execution.count("txpool_content") > 0).await;
+    execution.tell(notification);
+    assert_eq!(came.await.unwrap(), [told, first, last]);
 }
 
 #[tokio::test]

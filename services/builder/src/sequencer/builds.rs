@@ -346,6 +346,13 @@ impl Builds {
         self.0.lock().get(build)?.unpublished.take()
     }
 
+    /// Nothing is published any more: how many builds there are whose last flashblock was on its
+    /// way.
+    pub(super) fn give_up_publishing(&self) -> usize {
+        let mut records = self.0.lock();
+        records.kept.iter_mut().filter_map(|record| record.unpublished.take()).count()
+    }
+
     /// The newest build with this id.
     pub(super) fn newest(&self, id: PayloadId) -> Option<Newest> {
         let records = self.0.lock();

@@ -4,8 +4,15 @@
 //! So a block of others is executed on that, away from the build thread, and what it changed is
 //! applied. It counts only if its header comes out; else, or if it takes longer than [`PATIENCE`],
 //! the next block begins with nothing in memory, and reads what it needs.
+//!
+//! A header does not tell whether the state in memory is right: its state root is not computed here.
+//! So when the execution client finds another block than ours, or does not call ours valid, nothing
+//! is kept: neither of the head, nor over the next block of others, which may be under way already.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_evm::{ExecutionError, NextBlock, Outcome, Paused, TxError};
@@ -14,7 +21,7 @@ use preconf_upstream::FullBlock;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::debug;
 
-use super::Sequencer;
+use super::{HeadState, Sequencer};
 
 /// How long the next block may wait for this.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -50,9 +57,22 @@ impl Sequencer {
             }
             None => None,
         };
+        let is_doubted = self.doubts_state.swap(false, Ordering::Relaxed);
+        let kept = kept.filter(|_| !is_doubted);
         self.metrics.foreign_block(kept.is_some());
         let number = block.block.header.number;
         kept.unwrap_or_else(|| StateCache::new(number, block.hash, self.cache_entries))
+    }
+
+    /// Forgets what is in memory of the head, and does not keep it over the next block of others.
+    pub(super) fn doubt_state(&self) {
+        self.doubts_state.store(true, Ordering::Relaxed);
+        self.head.send_if_modified(|head| {
+            let Some(HeadState { cache, .. }) = head else { return false };
+            let (number, hash) = cache.block();
+            *cache = StateCache::new(number, hash, self.cache_entries);
+            true
+        });
     }
 
     async fn follow_block(&self, before: StateCache, block: &FullBlock) -> Option<StateCache> {

@@ -114,7 +114,11 @@ impl Walk {
 
     /// What the blocks hold, in the order of the chain.
     pub(super) fn blocks(&self) -> Vec<CanonicalBlock> {
-        let block = |link: &Link| CanonicalBlock { number: link.number, used: link.used.clone() };
+        let block = |Link { number, hash, used, .. }: &Link| CanonicalBlock {
+            number: *number,
+            hash: *hash,
+            used: used.clone(),
+        };
         self.links.iter().rev().map(block).collect()
     }
 }

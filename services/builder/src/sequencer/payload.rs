@@ -2,16 +2,20 @@
 //!
 //! It waits for the build thread and the execution client, never for the signer. The execution
 //! client's own payload is asked for at once, in case: by the consensus client's door, which knows
-//! what that client calls it, or here.
+//! what that client calls it, or here. Where it is asked for here and is not to be had, a sealed block
+//! is handed out whatever is in it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use alloy_rpc_types_engine::PayloadId;
+use preconf_assembly::BuildId;
 use preconf_engine::{EngineClient, proxy::PayloadVersion};
 use preconf_primitives::AbandonReason;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, field, info_span, warn};
+
+use crate::sealing::SealedBlock;
 
 use super::{
     Sequencer,
@@ -27,6 +31,9 @@ pub(crate) enum Asker {
     /// A payload server, which has nobody else to ask.
     PayloadServer,
 }
+
+/// Whose block it is, and the answer to getPayload, if it is here.
+type Answer = (&'static str, Option<Box<RawValue>>);
 
 impl Sequencer {
     /// Our block if it is sealed in time, else the execution client's.
@@ -45,13 +52,13 @@ impl Sequencer {
         payload
     }
 
-    /// The answer to getPayload, and whose block it holds.
+    /// The answer to getPayload, unless it is not ours to give.
     async fn newest_payload(
         &self,
         version: PayloadVersion,
         newest: Newest,
         asker: Asker,
-    ) -> Option<(&'static str, Option<Box<RawValue>>)> {
+    ) -> Option<Answer> {
         let Newest { build, theirs, timestamp, is_led, mut stage, trace: _ } = newest;
         if let Err(error) = version.check_get_payload(&self.spec, timestamp) {
             // The client that it is forwarded to says so in its own words.
@@ -80,23 +87,44 @@ impl Sequencer {
             // out.
             self.end(build, AbandonReason::SealFailed);
         }
-        let stage = stage.borrow().clone();
-        if let Stage::Sealed(sealed) = stage
-            // A block without promises that nobody published: the client's own is fuller.
-            && (is_led || !has_fallback || sealed.is_used())
-            && let Some(envelope) = sealed.envelope(version).await
-        {
-            self.metrics.payload("builder");
-            return Some(("builder", Some(envelope)));
+        let sealed = match &*stage.borrow() {
+            Stage::Sealed(sealed) => Some(sealed.clone()),
+            Stage::Building | Stage::Over => None,
+        };
+        // A block without promises that nobody published: the client's own is fuller.
+        let is_first = |sealed: &Arc<SealedBlock>| is_led || !has_fallback || sealed.is_used();
+        if let Some(ours) = self.ours(sealed.clone().filter(is_first), version).await {
+            return Some(ours);
         }
         self.end(build, AbandonReason::SealFailed);
+        if let Some(fallback) = fallback {
+            let payload = fallback.await.ok().flatten();
+            if payload.is_none()
+                && let Some(ours) = self.ours(sealed, version).await
+            {
+                return Some(ours);
+            }
+            return Some(self.theirs(build, payload));
+        }
+        Some(self.theirs(build, None))
+    }
+
+    /// Our block, if there is one.
+    async fn ours(
+        &self,
+        sealed: Option<Arc<SealedBlock>>,
+        version: PayloadVersion,
+    ) -> Option<Answer> {
+        let envelope = sealed?.envelope(version).await?;
+        self.metrics.payload("builder");
+        Some(("builder", Some(envelope)))
+    }
+
+    /// The execution client's block, which the door has if it is not here.
+    fn theirs(&self, build: BuildId, payload: Option<Box<RawValue>>) -> Answer {
         warn!(build = build.0, "the payload is the execution client's own");
         self.metrics.payload("fallback");
-        let payload = match fallback {
-            Some(fallback) => fallback.await.ok().flatten(),
-            None => None,
-        };
-        Some(("fallback", payload))
+        ("fallback", payload)
     }
 }
 

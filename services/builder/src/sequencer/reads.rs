@@ -53,24 +53,27 @@ impl Sequencer {
         let _ = self.orders.give(order);
     }
 
-    /// Tells the build thread what these senders have after the canonical block with this number.
-    pub(super) async fn recheck(&self, number: u64, senders: Vec<Address>) {
+    /// Tells the build thread what these senders have after this canonical block.
+    pub(super) async fn recheck(&self, number: u64, hash: B256, senders: Vec<Address>) {
         let mut head = self.head.subscribe();
         let read = async {
-            // The thread has heard of it a moment before everybody else.
+            // The thread has heard of it a moment before everybody else, who may still have one of
+            // the same number that it replaces.
             let is_there = |head: &Option<HeadState>| {
-                head.as_ref().is_some_and(|head| head.header.number >= number)
+                head.as_ref().is_some_and(|head| {
+                    head.cache.block() == (number, hash) || head.header.number > number
+                })
             };
             let cache = head.wait_for(is_there).await.ok()?.as_ref()?.cache.clone();
             let keys: Vec<Key> = senders.iter().copied().map(Key::Account).collect();
             let read = self.fetcher.ensure(&cache, &keys).await;
-            (cache.block().0 == number && read.is_ok()).then_some(cache)
+            (cache.block() == (number, hash) && read.is_ok()).then_some(cache)
         };
         // What they cannot pay any more is found out when it is executed, if not here.
         let Ok(Some(cache)) = timeout(self.read_bound, read).await else { return };
         let account = |sender| Some((sender, cache.account(sender).ok()?));
         let accounts = senders.into_iter().filter_map(account).collect();
-        let _ = self.orders.give(Order::Recheck { number, accounts });
+        let _ = self.orders.give(Order::Recheck { hash, accounts });
     }
 
     /// Asks whether the canonical chain holds a promised transaction.

@@ -103,6 +103,7 @@ impl Bench {
             questions: Arc::new(Semaphore::new(1)),
             head: watch::Sender::new(None),
             lineage: Mutex::default(),
+            doubts_state: AtomicBool::new(false),
             builds: Builds::default(),
             heard: Mutex::default(),
         });

@@ -1,6 +1,7 @@
 //! What the build thread and the publisher report, carried out.
 //!
-//! Nothing here waits for the publisher: what it cannot take at once ends the build.
+//! Nothing here waits for the publisher, until the process is told to stop: what it cannot take at
+//! once ends the build.
 
 use std::{error::Error, sync::Arc, time::Instant};
 
@@ -29,28 +30,46 @@ impl Sequencer {
         mut published: mpsc::Receiver<Published>,
         shutdown: Shutdown,
     ) {
-        loop {
+        let reason = loop {
             tokio::select! {
                 effect = effects.recv() => match effect {
                     Some(effect) => self.effect(effect),
-                    None => return,
+                    // The build thread is gone.
+                    None => break AbandonReason::ExecutionFailed,
                 },
                 outcome = published.recv() => match outcome {
-                    Some(Published::Flashblock { build, index }) => {
-                        let _ = self.orders.give(Order::Published { build, index });
-                    }
-                    Some(Published::Completed { build }) => {
-                        if let Some(completion) = self.builds.published(build) {
-                            self.metrics.build_ended(BuildEnd::Sealed(completion));
-                        }
-                    }
-                    Some(Published::Failed { build, reason }) => self.not_published(build, reason),
-                    Some(Published::Leads) => self.lead(),
-                    Some(Published::Follows) => self.follow(),
-                    None => return,
+                    Some(outcome) => self.report(outcome),
+                    None => break AbandonReason::Shutdown,
                 },
-                () = shutdown.cancelled() => return self.give_up_all(AbandonReason::Shutdown),
+                () = shutdown.cancelled() => break AbandonReason::Shutdown,
             }
+        };
+        // The build thread waits for nobody any more.
+        drop(effects);
+        self.give_up_all(reason);
+        // What was handed out is still published, for as long as the publisher's last words may take.
+        while let Some(outcome) = published.recv().await {
+            self.report(outcome);
+        }
+        for _ in 0..self.builds.give_up_publishing() {
+            self.metrics.build_ended(BuildEnd::Abandoned(AbandonReason::Shutdown));
+        }
+    }
+
+    /// Takes note of what became of something that was to be published.
+    fn report(&self, outcome: Published) {
+        match outcome {
+            Published::Flashblock { build, index } => {
+                let _ = self.orders.give(Order::Published { build, index });
+            }
+            Published::Completed { build } => {
+                if let Some(completion) = self.builds.published(build) {
+                    self.metrics.build_ended(BuildEnd::Sealed(completion));
+                }
+            }
+            Published::Failed { build, reason } => self.not_published(build, reason),
+            Published::Leads => self.lead(),
+            Published::Follows => self.follow(),
         }
     }
 
@@ -84,8 +103,8 @@ impl Sequencer {
                     }
                 }
             }
-            Effect::Recheck { number, senders } => {
-                tokio::spawn(async move { this.recheck(number, senders).await });
+            Effect::Recheck { number, hash, senders } => {
+                tokio::spawn(async move { this.recheck(number, hash, senders).await });
             }
             Effect::Publish { build, cut } => {
                 if let Some(late) = cut.late {
@@ -150,8 +169,17 @@ impl Sequencer {
         }
     }
 
-    fn not_sealed(&self, build: BuildId, error: &SealError) {
+    pub(super) fn not_sealed(&self, build: BuildId, error: &SealError) {
         warn!(build = build.0, error = error as &dyn Error, "the block was not sealed");
+        match error {
+            SealError::Divergence { .. } | SealError::NotValid(_) => self.doubt_state(),
+            SealError::Execution(_)
+            | SealError::State(_)
+            | SealError::StateRoot(_)
+            | SealError::Blobs
+            | SealError::NewPayload(_)
+            | SealError::Panicked => {}
+        }
         self.end(build, AbandonReason::SealFailed);
     }
 

@@ -48,7 +48,7 @@ fn what_does_not_fit_into_the_blob_gas_of_a_block_waits_for_the_next_one() {
     assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(&first));
     assert_eq!(blobs_of_the_block(&mut machine, build), [6]);
 
-    machine.assembler.canonical(vec![holding(SENDER, first.hash())]);
+    machine.assembler.canonical(vec![holding(SENDER, first.hash())], machine.now);
     let build = machine.open(ROOM);
     assert_eq!(preconfirmed(&mut machine), [second]);
     assert_eq!(blobs_of_the_block(&mut machine, build), [4]);
@@ -65,6 +65,18 @@ fn a_promise_whose_blobs_are_not_here_is_taken_back() {
     assert_eq!(cut.transactions, []);
     assert_eq!(cut.retractions, [Retraction { transaction: *promise.hash(), cause }]);
     assert_eq!(blobs_of_the_block(&mut machine, build), [0; 0]);
+}
+
+#[test]
+fn a_promise_whose_blobs_come_again_is_kept() {
+    let mut machine = Machine::without_contracts(prague());
+    let promise = with_blobs(blob_transfer(0, 1), SENDER);
+    machine.assembler.promise(vec![promise.transaction().clone()]);
+    let other = unsigned(blob_transfer(0, 2), SENDER);
+    machine.assembler.submit(other, rich(0)).unwrap_err();
+    machine.submit_blobs(&promise);
+    machine.open(ROOM);
+    assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(promise.transaction()));
 }
 
 #[test]
@@ -96,11 +108,11 @@ fn the_blobs_of_a_promise_are_kept_until_the_chain_holds_it() {
         assert_eq!(preconfirmed(&mut machine), std::slice::from_ref(&promise));
         assert_eq!(blobs_of_the_block(&mut machine, build), [2]);
     }
-    machine.assembler.canonical(vec![holding(SENDER, promise.hash())]);
+    machine.assembler.canonical(vec![holding(SENDER, promise.hash())], machine.now);
     assert!(machine.assembler.pool().sidecar(promise.hash()).is_some());
     // Until its block can no longer be replaced.
     for number in 2..=9 {
-        machine.assembler.canonical(vec![CanonicalBlock { number, used: Vec::new() }]);
+        machine.assembler.canonical(vec![empty(number)], machine.now);
     }
     assert!(machine.assembler.pool().sidecar(promise.hash()).is_none());
 }

@@ -6,7 +6,7 @@ use preconf_chassis::Shutdown;
 use preconf_evm::ExecutionError;
 
 use super::*;
-use crate::publisher::Published;
+use crate::{publisher::Published, sealing::SealError};
 
 const CANCUN: &str = r#""shanghaiTime":0,"cancunTime":0,"blobSchedule":{"cancun":{"target":3,
     "max":6,"baseFeeUpdateFraction":3338477}}"#;
@@ -52,6 +52,15 @@ impl Bench {
             metrics.lines().filter(|line| line.contains("builds_total{")).collect();
         assert_eq!(counted.len(), 1, "{counted:?}");
         assert!(counted[0].ends_with(&format!("{{end=\"{end}\"}} 1")), "{counted:?}");
+    }
+
+    /// The one payload that was handed out was this one's.
+    fn assert_handed_out(&self, source: &str) {
+        let metrics = self.context.registry.encode();
+        let counted: Vec<_> =
+            metrics.lines().filter(|line| line.contains("payloads_total{")).collect();
+        assert_eq!(counted.len(), 1, "{counted:?}");
+        assert!(counted[0].ends_with(&format!("{{source=\"{source}\"}} 1")), "{counted:?}");
     }
 
     /// What was said to the publisher after the opening.
@@ -137,6 +146,31 @@ async fn a_block_counts_as_sealed_when_its_last_flashblock_is_out_and_not_before
 }
 
 #[tokio::test]
+async fn what_is_still_published_when_the_process_stops_is_counted_too() {
+    let completion = Completion::Exhausted(preconf_assembly::Exhausted::ByteLimit);
+    for (is_published, end) in [(true, "sealed_at_byte_limit"), (false, "shutdown")] {
+        let bench = Bench::new(64, |method, _| nothing(method)).await;
+        let build = bench.open(2).await;
+        let _ = bench.sequencer.builds.settle(build, Stage::Over).unwrap();
+        bench.sequencer.builds.publishing(build, completion);
+        let (effects, effects_to_come) = mpsc::channel(1);
+        let (published, published_to_come) = mpsc::channel(1);
+        let shutdown = Shutdown::new();
+        shutdown.trigger();
+        let carrying = bench.sequencer.clone();
+        let carrying = carrying.carry_out(effects_to_come, published_to_come, shutdown);
+        let carrying = tokio::spawn(carrying);
+        timeout(DEADLINE, effects.closed()).await.unwrap();
+        if is_published {
+            published.send(Published::Completed { build }).await.unwrap();
+        }
+        drop(published);
+        timeout(DEADLINE, carrying).await.unwrap().unwrap();
+        bench.assert_ended(end);
+    }
+}
+
+#[tokio::test]
 async fn a_forkchoice_update_that_was_not_seen_ends_what_may_contradict_it() {
     let bench = Bench::new(64, |method, _| nothing(method)).await;
     bench.open(2).await;
@@ -175,10 +209,11 @@ async fn questions_beyond_those_that_are_asked_at_once_have_no_answer_in_this_bl
 #[tokio::test]
 async fn the_thread_is_told_what_senders_have_left_after_a_block() {
     let bench = Bench::following().await;
-    bench.sequencer.recheck(0, vec![Address::ZERO]).await;
+    let genesis = bench.sequencer.spec.genesis_hash();
+    bench.sequencer.recheck(0, genesis, vec![Address::ZERO]).await;
     let order = bench.order();
-    let Order::Recheck { number: 0, accounts } = order else { panic!("unexpected {order:?}") };
-    assert_eq!(accounts, [(Address::ZERO, None)]);
+    let Order::Recheck { hash, accounts } = order else { panic!("unexpected {order:?}") };
+    assert_eq!((hash, accounts), (genesis, vec![(Address::ZERO, None)]));
 }
 
 #[tokio::test]
@@ -240,9 +275,37 @@ async fn the_execution_clients_payload_is_found_under_a_name_that_nobody_has_tol
     let id = attributes(2).id(head);
     let payload = bench.sequencer.get_payload(PayloadVersion::V3, id).await;
     assert!(payload.is_some());
+    bench.assert_handed_out("fallback");
     // Whoever was told what it is called leaves that to the door.
     bench.sequencer.builds.told(id, Some(PayloadId::new([1; 8])));
     assert!(bench.sequencer.get_payload(PayloadVersion::V3, id).await.is_none());
+}
+
+#[tokio::test]
+async fn a_sealed_block_that_nobody_published_is_handed_out_if_there_is_no_other() {
+    let genesis = GENESIS.replace("\"shanghaiTime\":0", CANCUN);
+    let block = ChainSpec::from_genesis_json(&genesis).unwrap().genesis_block();
+    let theirs = envelope_v3(to_payload(&block), U256::from(7), Default::default());
+    let told = serde_json::to_value(&theirs).unwrap();
+    for (answer, source) in [(Some(told), "fallback"), (None, "builder")] {
+        let mut bench = Bench::on_cancun(move |method, _| match method {
+            "engine_getPayloadV3" => answer.clone(),
+            other => nothing(other),
+        })
+        .await;
+        bench.sequencer.follow();
+        bench.sequencer.learn_head(bench.genesis()).await;
+        let mut opening = base();
+        opening.parent_hash = block.header.hash_slow();
+        bench.sequencer.hear(heard_of(opening.clone(), 7, 0, false, vec![])).await;
+        bench.grant().await;
+        let (build, _) = bench.sequencer.builds.running()[0];
+        let sealed = Arc::new(crate::sealing::SealedBlock::of(&block));
+        let _ = bench.sequencer.builds.settle(build, Stage::Sealed(sealed)).unwrap();
+        let id = attributes(2).id(opening.parent_hash);
+        assert!(bench.sequencer.get_payload(PayloadVersion::V3, id).await.is_some());
+        bench.assert_handed_out(source);
+    }
 }
 
 #[tokio::test]
@@ -307,6 +370,24 @@ async fn what_is_in_memory_stays_there_when_somebody_else_has_built_the_next_blo
 async fn a_block_of_others_that_we_find_another_for_leaves_nothing_in_memory() {
     let account = Address::repeat_byte(9);
     let (bench, hash) = paying(account, |header| header.gas_used += 1).await;
+    let state = bench.sequencer.move_to(hash).await.unwrap();
+    assert_eq!(state.cache.block(), (1, hash));
+    assert!(state.cache.account(account).is_err());
+}
+
+#[tokio::test]
+async fn what_is_in_memory_is_forgotten_when_the_client_finds_another_block_than_ours() {
+    let account = Address::repeat_byte(9);
+    let (bench, hash) = paying(account, |_| ()).await;
+    let cache = || bench.sequencer.head.borrow().as_ref().unwrap().cache.clone();
+    let error = SealError::NotValid("INVALID".to_owned());
+    bench.sequencer.not_sealed(BuildId(1), &error);
+    for address in [account, Address::repeat_byte(7), Address::ZERO] {
+        assert!(cache().account(address).is_err());
+        // As if it had been read anew.
+        cache().insert(Key::Account(address), preconf_state::Value::Account(None));
+    }
+    // The next block of others may be what we execute wrongly.
     let state = bench.sequencer.move_to(hash).await.unwrap();
     assert_eq!(state.cache.block(), (1, hash));
     assert!(state.cache.account(account).is_err());
