@@ -1,8 +1,8 @@
 //! What a transaction costs before it does anything, and the most that it may cost.
 //!
-//! Decides whether a gas limit is one that the fork takes (EIP-7825), and covers the least: the base, the calldata and its floor (EIP-2028,
-//! EIP-7623), the initcode (EIP-3860), the access list and the authorizations (EIP-7702). The
-//! numbers are those of the executor; there is no table here.
+//! Decides whether a gas limit is one that the fork takes (EIP-7825), and covers the least: the base,
+//! the calldata and its floor (EIP-2028, EIP-7623), the initcode (EIP-3860), the access list and the
+//! authorizations (EIP-7702). The numbers are those of the executor; there is no table here.
 
 use alloy_consensus::Transaction as _;
 use alloy_evm::{FromRecoveredTx, spec_by_timestamp_and_block_number};
@@ -14,12 +14,13 @@ use revm::{
     primitives::{eip7825::TX_GAS_LIMIT_CAP, hardfork::SpecId},
 };
 
-/// Refuses a transaction whose gas limit is above what one may have in the block with this number
-/// and time.
+/// Refuses a transaction whose gas limit is above what one may have in the block with this number and
+/// time, or does not cover what every such transaction costs there.
 ///
 /// # Errors
-/// [`Reason::GasLimitTooHigh`], with what it has and what it may have.
-pub fn check_gas_cap(
+/// [`Reason::GasLimitTooHigh`] or [`Reason::IntrinsicGasTooLow`], with what it has and what it may
+/// have or needs.
+pub fn check_gas_limit(
     spec: &ChainSpec,
     number: u64,
     timestamp: u64,
@@ -27,25 +28,10 @@ pub fn check_gas_cap(
 ) -> Result<(), TransactionRefusal> {
     let fork = spec_by_timestamp_and_block_number(spec, timestamp, number);
     let gas = transaction.envelope().gas_limit();
-    if gas <= TX_GAS_LIMIT_CAP || !fork.is_enabled_in(SpecId::OSAKA) {
-        return Ok(());
+    if gas > TX_GAS_LIMIT_CAP && fork.is_enabled_in(SpecId::OSAKA) {
+        let detail = format!("gas {gas}, a transaction may have {TX_GAS_LIMIT_CAP}");
+        return Err(TransactionRefusal::new(Reason::GasLimitTooHigh, detail));
     }
-    let detail = format!("gas {gas}, a transaction may have {TX_GAS_LIMIT_CAP}");
-    Err(TransactionRefusal::new(Reason::GasLimitTooHigh, detail))
-}
-
-/// Refuses a transaction whose gas limit does not cover what every such transaction costs in the
-/// block with this number and time.
-///
-/// # Errors
-/// [`Reason::IntrinsicGasTooLow`], with what it has and what it needs.
-pub fn check_intrinsic_gas(
-    spec: &ChainSpec,
-    number: u64,
-    timestamp: u64,
-    transaction: &Transaction,
-) -> Result<(), TransactionRefusal> {
-    let fork = spec_by_timestamp_and_block_number(spec, timestamp, number);
     let tx = TxEnv::from_recovered_tx(transaction.envelope(), transaction.signer());
     let (have, want) = match validate_initial_tx_gas(&tx, fork, false, false, u64::MAX, None) {
         Ok(_) => return Ok(()),
@@ -74,7 +60,7 @@ mod tests {
 
     /// What a transaction of this shape needs at least, found by trying.
     fn needed(spec: &ChainSpec, with_gas: impl Fn(u64) -> Transaction) -> u64 {
-        let takes = |gas| check_intrinsic_gas(spec, 1, 1, &with_gas(gas)).is_ok();
+        let takes = |gas| check_gas_limit(spec, 1, 1, &with_gas(gas)).is_ok();
         let (mut refused, mut taken) = (0, 10_000_000);
         assert!(takes(taken) && !takes(refused));
         while taken - refused > 1 {
@@ -135,7 +121,7 @@ mod tests {
 
     #[test]
     fn since_osaka_a_transaction_may_have_so_much_gas_and_no_more() {
-        let check = |spec: &ChainSpec, gas| check_gas_cap(spec, 1, 1, &call(Bytes::new())(gas));
+        let check = |spec: &ChainSpec, gas| check_gas_limit(spec, 1, 1, &call(Bytes::new())(gas));
         assert_eq!(check(&osaka(), TX_GAS_LIMIT_CAP), Ok(()));
         let refusal = check(&osaka(), TX_GAS_LIMIT_CAP + 1).unwrap_err();
         assert_eq!(refusal.reason, Reason::GasLimitTooHigh);
@@ -144,8 +130,7 @@ mod tests {
 
     #[test]
     fn the_refusal_says_what_is_needed() {
-        let refusal =
-            check_intrinsic_gas(&prague(), 1, 1, &call(Bytes::new())(20_999)).unwrap_err();
+        let refusal = check_gas_limit(&prague(), 1, 1, &call(Bytes::new())(20_999)).unwrap_err();
         assert_eq!(refusal.reason, Reason::IntrinsicGasTooLow);
         assert_eq!(refusal.detail, "gas 20999, minimum needed 21000");
     }

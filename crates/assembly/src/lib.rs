@@ -25,7 +25,7 @@ pub use build::{
     BoxError, Build, Cut, Exhausted, Failure, Finished, MAX_STATE_ROUNDS, Step, Timing,
 };
 pub use cadence::Cadence;
-pub use intrinsic::{check_gas_cap, check_intrinsic_gas};
+pub use intrinsic::check_gas_limit;
 pub use pool::{DropCause, Fees, Pool, PoolLimits, Selection, check_sender};
 pub use promises::{Located, Promised};
 pub use settled::CanonicalBlock;

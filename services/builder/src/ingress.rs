@@ -18,8 +18,7 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
 use futures_util::StreamExt as _;
 use preconf_assembly::{
-    SidecarError, Submission, Unproved, check_gas_cap, check_intrinsic_gas, check_sender,
-    is_blob_transaction,
+    SidecarError, Submission, Unproved, check_gas_limit, check_sender, is_blob_transaction,
 };
 use preconf_chain::{InvalidTransaction, Transaction};
 use preconf_chassis::Backoff;
@@ -219,8 +218,7 @@ impl Ingress {
         }
         // As the next block will count, whose fork is that of the head or a later one.
         let (number, timestamp) = (head.header.number + 1, head.header.timestamp + 1);
-        check_gas_cap(&self.sequencer.spec, number, timestamp, transaction)?;
-        check_intrinsic_gas(&self.sequencer.spec, number, timestamp, transaction)?;
+        check_gas_limit(&self.sequencer.spec, number, timestamp, transaction)?;
         Ok(head)
     }
 
