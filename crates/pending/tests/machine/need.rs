@@ -45,6 +45,22 @@ fn a_later_flashblock_asks_only_for_what_is_new() {
 }
 
 #[test]
+fn what_a_later_flashblock_needs_is_asked_for_together_too() {
+    let mut rig = Rig::new();
+    let mut building = rig.sequencer.open(&rig.genesis);
+    let signed = rig.sequencer.flashblock(&mut building, &[transfer(1, 0)]);
+    rig.deliver(&signed);
+    let asked = rig.asked;
+
+    let strangers =
+        [transaction(2, 0, COUNTER), transaction(3, 0, ONCE), transaction(4, 0, PARENT)];
+    let signed = rig.sequencer.flashblock(&mut building, &strangers);
+    rig.deliver(&signed);
+    // Once for the accounts that can be named, once for the slots.
+    assert_eq!(rig.asked, asked + 2);
+}
+
+#[test]
 fn nothing_is_executed_while_state_is_awaited() {
     let mut rig = Rig::new();
     let mut building = rig.sequencer.open(&rig.genesis);
