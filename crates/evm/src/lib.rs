@@ -38,4 +38,4 @@ pub use error::{BlockError, ExecutionError, TxError};
 pub use executor::{Executed, Paused, Running};
 pub use mined::execute_mined;
 pub use outcome::Outcome;
-pub use validation::execute_block;
+pub use validation::{execute_block, execute_known_block};

@@ -36,7 +36,7 @@ pub fn execute_mined<R: StateReader>(
         check_generation(header, ommer)?;
     }
     let next = NextBlock::from_header(header, Vec::new());
-    let mut outcome = execute_transactions(spec, next, &body.transactions, overlay)?;
+    let mut outcome = execute_transactions(spec, next, &body.transactions, overlay, |_| None)?;
     let rewards = calc::base_block_reward(spec, header.number).into_iter().flat_map(|reward| {
         body.ommers.iter().flat_map(move |ommer| {
             let of_ommer = calc::ommer_reward(reward, header.number, ommer.number);

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use alloy_consensus::{
+    crypto::RecoveryError,
     proofs::{calculate_ommers_root, calculate_withdrawals_root},
     transaction::SignerRecoverable,
 };
 use alloy_eips::{eip4895::Withdrawals, eip7685::Requests};
 use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::B256;
 use alloy_rlp::Encodable;
 use preconf_chain::{Block, ChainSpec, Header, Transaction, TxEnvelope};
 use preconf_state::{Overlay, StateReader};
@@ -28,12 +30,28 @@ pub fn execute_block<R: StateReader>(
     requests: Option<&Requests>,
     overlay: Overlay<R>,
 ) -> Result<Outcome<R>, BlockError> {
+    execute_known_block(spec, parent, block, requests, overlay, |_| None)
+}
+
+/// As [`execute_block`]; where a transaction is `known` by its hash, its sender is not recovered
+/// again.
+///
+/// # Errors
+/// As [`execute_block`].
+pub fn execute_known_block<R: StateReader>(
+    spec: &Arc<ChainSpec>,
+    parent: &Header,
+    block: &Block,
+    requests: Option<&Requests>,
+    overlay: Overlay<R>,
+    known: impl Fn(&B256) -> Option<Transaction>,
+) -> Result<Outcome<R>, BlockError> {
     spec.validate_header(&block.header, parent).map_err(BlockError::Header)?;
     check_length(spec, block)?;
     compare_bodies(block)?;
     let withdrawals = block.body.withdrawals.clone().map(Withdrawals::into_inner);
     let next = NextBlock::from_header(&block.header, withdrawals.unwrap_or_default());
-    let outcome = execute_transactions(spec, next, &block.body.transactions, overlay)?;
+    let outcome = execute_transactions(spec, next, &block.body.transactions, overlay, known)?;
     if let Some(requests) = requests {
         compare("requests", requests, &outcome.requests)?;
     }
@@ -59,6 +77,7 @@ pub(crate) fn execute_transactions<R: StateReader>(
     next: NextBlock,
     transactions: &[TxEnvelope],
     overlay: Overlay<R>,
+    known: impl Fn(&B256) -> Option<Transaction>,
 ) -> Result<Outcome<R>, BlockError> {
     let number = next.number;
     let paused = Paused::begin(spec.clone(), next, overlay).map_err(block_error)?;
@@ -69,8 +88,10 @@ pub(crate) fn execute_transactions<R: StateReader>(
         compare("first transaction", &claimed, &Some(*own.hash()))?;
     }
     let own = own.len();
-    for (index, envelope) in transactions.iter().enumerate().skip(own) {
-        let transaction = recover(spec, number, index, envelope)?;
+    let recovered = recover(spec, number, transactions.get(own..).unwrap_or_default(), known);
+    for (index, recovered) in (own..).zip(recovered) {
+        let sender = |source| BlockError::Sender { index, source: Box::new(source) };
+        let transaction = recovered.map_err(sender)?;
         match running.execute(&transaction) {
             Ok(_) => (),
             Err(TxError::NeedState(keys)) => return Err(BlockError::NeedState(keys)),
@@ -90,19 +111,23 @@ fn compare_bodies(block: &Block) -> Result<(), BlockError> {
     compare("ommers hash", &header.ommers_hash, &calculate_ommers_root(&body.ommers))
 }
 
+/// The transactions with their senders: those that are not known are recovered on all cores.
 fn recover(
     spec: &ChainSpec,
     number: u64,
-    index: usize,
-    envelope: &TxEnvelope,
-) -> Result<Transaction, BlockError> {
+    envelopes: &[TxEnvelope],
+    known: impl Fn(&B256) -> Option<Transaction>,
+) -> impl Iterator<Item = Result<Transaction, RecoveryError>> {
+    let known: Vec<_> = envelopes.iter().map(|envelope| known(envelope.hash())).collect();
+    let missing = envelopes.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let missing = missing.map(|(envelope, _)| envelope.clone()).collect();
     // EIP-2 came with Homestead.
-    let sender = match spec.is_homestead_active_at_block(number) {
-        true => envelope.recover_signer(),
-        false => envelope.recover_signer_unchecked(),
-    };
-    let sender = sender.map_err(|source| BlockError::Sender { index, source: Box::new(source) })?;
-    Ok(Transaction::from_envelope(envelope.clone(), sender))
+    let mut recovered = match spec.is_homestead_active_at_block(number) {
+        true => Transaction::recover_all(missing, TxEnvelope::recover_signer),
+        false => Transaction::recover_all(missing, TxEnvelope::recover_signer_unchecked),
+    }
+    .into_iter();
+    known.into_iter().map_while(move |known| known.map(Ok).or_else(|| recovered.next()))
 }
 
 fn block_error(error: ExecutionError) -> BlockError {

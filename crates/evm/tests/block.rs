@@ -10,7 +10,9 @@ use alloy_consensus::{TxEip1559, TxEip4844};
 use alloy_eips::{eip2935, eip4788, eip4844::DATA_GAS_PER_BLOB};
 use alloy_primitives::{Address, B256, TxKind, U256};
 use preconf_chain::{PolTx, Transaction, TxEnvelope};
-use preconf_evm::{BlockError, ExecutionError, Outcome, Paused, TxError, execute_block};
+use preconf_evm::{
+    BlockError, ExecutionError, Outcome, Paused, TxError, execute_block, execute_known_block,
+};
 use preconf_state::{Key, MemoryState, Overlay, StateCache, StateReader};
 
 use common::{
@@ -216,6 +218,33 @@ fn built(world: &World, outcome: &Outcome<MemoryState>) -> preconf_chain::Block 
     let mut after = world.state.clone();
     after.apply(&outcome.diff());
     outcome.block(root(&after))
+}
+
+#[test]
+fn senders_are_taken_as_known_and_recovered_where_they_are_not() {
+    let world = World::new();
+    let mut running = begin(&world).resume();
+    for nonce in 0..5 {
+        running.execute(&sign(&signer(1), transfer(nonce))).unwrap();
+    }
+    let outcome = running.pause().finish().unwrap();
+    let block = built(&world, &outcome);
+    let execute = |known: &dyn Fn(&B256) -> Option<Transaction>| {
+        let overlay = Overlay::new(world.state.clone());
+        execute_known_block(&world.spec, &world.parent, &block, None, overlay, known)
+    };
+    let known = |hash: &B256, sender| {
+        let [_, second, _, fourth, _] = &outcome.transactions[..] else { panic!() };
+        let known = [second, fourth].into_iter().find(|known| known.hash() == hash)?;
+        Some(Transaction::from_envelope(known.envelope().clone(), sender))
+    };
+    let executed = execute(&|hash| known(hash, signer(1).address())).unwrap();
+    assert_eq!(executed.transactions, outcome.transactions);
+    assert_eq!(executed.diff(), outcome.diff());
+
+    let lied_to = execute(&|hash| known(hash, signer(2).address()));
+    let Err(BlockError::Transaction { index, .. }) = lied_to else { panic!("{lied_to:?}") };
+    assert_eq!(index, 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod early;
 mod lookup;
 
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rpc_types_engine::{ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId};
 use preconf_chain::{ChainSpec, Transaction};
 use preconf_engine::rpc::{Params, code};
@@ -175,7 +175,7 @@ fn build_block(client: &ExecutionClient, params: &Params) -> Answer {
             let reason = format!("a block is built of at most {MAX_TRANSACTIONS} transactions");
             return Err(RpcError::invalid_params(reason));
         }
-        Some(encoded) => Contents::Exactly(decode(encoded)?),
+        Some(encoded) => Contents::Exactly(decode(client, &encoded)?),
     };
     let extra_data = extra_data.unwrap_or_else(|| client.config.extra_data.clone());
     let timestamp = attributes.ethereum.timestamp;
@@ -217,12 +217,20 @@ fn refuse_key(params: &Params, index: usize) -> Result<(), RpcError> {
     }
 }
 
-fn decode(encoded: Vec<Bytes>) -> Result<Vec<Transaction>, ClientError> {
-    let decoded = encoded.into_iter().enumerate().map(|(index, encoded)| {
-        Transaction::decode(encoded)
-            .map_err(|source| ClientError::Malformed { index, source: Box::new(source) })
+/// Decodes transactions; what waits in the pool was decoded before.
+fn decode(client: &ExecutionClient, encoded: &[Bytes]) -> Result<Vec<Transaction>, ClientError> {
+    let known: Vec<_> = {
+        let pool = client.pool.lock();
+        encoded.iter().map(|encoded| pool.get(&keccak256(encoded)).cloned()).collect()
+    };
+    let missing = encoded.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let missing: Vec<Bytes> = missing.map(|(encoded, _)| encoded.clone()).collect();
+    let mut decoded = Transaction::decode_all(&missing).into_iter();
+    let all = known.into_iter().map_while(|known| known.map(Ok).or_else(|| decoded.next()));
+    let named = all.enumerate().map(|(index, decoded)| {
+        decoded.map_err(|source| ClientError::Malformed { index, source: Box::new(source) })
     });
-    decoded.collect()
+    named.collect()
 }
 
 fn check_withdrawals(attributes: &PayloadAttributes) -> Result<(), RpcError> {

@@ -18,7 +18,7 @@ use preconf_engine::PayloadVersion;
 use preconf_engine::payload::{
     BesidePayload, PayloadError, from_payload, requests_hash, versioned_hashes,
 };
-use preconf_evm::{BlockError, ExecutionError, Outcome, execute_block};
+use preconf_evm::{BlockError, ExecutionError, Outcome, execute_known_block};
 use preconf_state::{Diff, MemoryState};
 use tracing::{debug, info};
 
@@ -216,7 +216,9 @@ impl ExecutionClient {
         state: BlockState,
         requests: Option<&Requests>,
     ) -> Result<Executed, Verdict> {
-        let outcome = execute_block(&self.spec, parent.header(), &block, requests, state.clone());
+        let known = |hash: &B256| self.pool.lock().get(hash).cloned();
+        let (spec, before) = (&self.spec, state.clone());
+        let outcome = execute_known_block(spec, parent.header(), &block, requests, before, known);
         Executed::new(hash, block, Vec::new(), outcome.map_err(verdict)?, &state)
     }
 }

@@ -15,9 +15,10 @@ use std::{
     thread,
 };
 
-use alloy_primitives::Bytes;
+use alloy_consensus::crypto::RecoveryError;
+use alloy_primitives::{Address, Bytes};
 
-use super::{InvalidTransaction, Transaction};
+use super::{InvalidTransaction, Transaction, TxEnvelope};
 
 /// For fewer transactions a helper costs more than it saves.
 const LEAST_SHARE: usize = 4;
@@ -26,13 +27,12 @@ const LEAST_SHARE: usize = 4;
 static CORES: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
-/// Transactions of which each is decoded by whoever takes it first.
-struct Batch {
-    encoded: Vec<Bytes>,
+/// Items of which each is worked on by whoever takes it first.
+struct Batch<T, F> {
+    items: Vec<T>,
+    work: F,
     next: AtomicUsize,
 }
-
-type Decoded = Result<Transaction, InvalidTransaction>;
 
 impl Transaction {
     /// Decodes transactions that somebody sent and recovers who signed them, each as
@@ -41,38 +41,63 @@ impl Transaction {
     /// # Panics
     /// If decoding one of them does.
     pub fn decode_all(encoded: &[Bytes]) -> Vec<Result<Self, InvalidTransaction>> {
-        let batch = Arc::new(Batch { encoded: encoded.to_vec(), next: AtomicUsize::new(0) });
-        // There is room for all that helpers can find, so that none of them ever waits.
-        let (find, found) = sync_channel(encoded.len());
-        for _ in 1..(encoded.len() / LEAST_SHARE).min(*CORES) {
-            let (batch, find) = (batch.clone(), find.clone());
-            let help = move || batch.share().try_for_each(|decoded| find.send(decoded));
-            // A helper that the system does not grant leaves its share to the others.
-            let _ = thread::Builder::new().spawn(help);
-        }
-        drop(find);
-        let mut decoded: Vec<(usize, Decoded)> = batch.share().collect();
-        let missing = encoded.len() - decoded.len();
-        decoded.extend(found.iter().take(missing));
-        assert_eq!(decoded.len(), encoded.len(), "a helper panicked");
-        decoded.sort_unstable_by_key(|(index, _)| *index);
-        decoded.into_iter().map(|(_, transaction)| transaction).collect()
+        on_all_cores(encoded.to_vec(), |encoded| Self::decode(encoded.clone()))
+    }
+
+    /// Finds the sender of each of these transactions with `recover`, in the same order.
+    ///
+    /// # Panics
+    /// If `recover` does.
+    pub fn recover_all(
+        envelopes: Vec<TxEnvelope>,
+        recover: fn(&TxEnvelope) -> Result<Address, RecoveryError>,
+    ) -> Vec<Result<Self, RecoveryError>> {
+        on_all_cores(envelopes, move |envelope| {
+            recover(envelope).map(|sender| Self::from_envelope(envelope.clone(), sender))
+        })
     }
 }
 
-impl Batch {
+/// What becomes of each item, in the same order.
+fn on_all_cores<T, R, F>(items: Vec<T>, work: F) -> Vec<R>
+where
+    T: Send + Sync + 'static,
+    R: Send + 'static,
+    F: Fn(&T) -> R + Send + Sync + 'static,
+{
+    let length = items.len();
+    let batch = Arc::new(Batch { items, work, next: AtomicUsize::new(0) });
+    // There is room for all that helpers can find, so that none of them ever waits.
+    let (find, found) = sync_channel(length);
+    for _ in 1..(length / LEAST_SHARE).min(*CORES) {
+        let (batch, find) = (batch.clone(), find.clone());
+        let help = move || batch.share().try_for_each(|done| find.send(done));
+        // A helper that the system does not grant leaves its share to the others.
+        let _ = thread::Builder::new().spawn(help);
+    }
+    drop(find);
+    let mut done: Vec<(usize, R)> = batch.share().collect();
+    let missing = length - done.len();
+    done.extend(found.iter().take(missing));
+    assert_eq!(done.len(), length, "a helper panicked");
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+impl<T, F> Batch<T, F> {
     /// What is left, one at a time: whoever begins late has a smaller share.
-    fn share(&self) -> impl Iterator<Item = (usize, Decoded)> {
+    fn share<R>(&self) -> impl Iterator<Item = (usize, R)>
+    where
+        F: Fn(&T) -> R,
+    {
         let taken = iter::repeat_with(|| self.next.fetch_add(1, Ordering::Relaxed));
-        taken.map_while(|index| {
-            let encoded = self.encoded.get(index)?;
-            Some((index, Transaction::decode(encoded.clone())))
-        })
+        taken.map_while(|index| Some((index, (self.work)(self.items.get(index)?))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_consensus::{Transaction as _, transaction::SignerRecoverable as _};
     use alloy_eips::eip2718::Encodable2718;
 
     use super::*;
@@ -92,6 +117,29 @@ mod tests {
                     (Err(alone), Err(error)) => assert_eq!(error.to_string(), alone.to_string()),
                     (alone, decoded) => panic!("{alone:?} alone, {decoded:?} in the batch"),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn senders_are_recovered_in_the_order_of_their_transactions() {
+        let envelopes: Vec<TxEnvelope> =
+            signed().into_iter().map(|(_, envelope)| envelope).cycle().take(50).collect();
+        let recovered = Transaction::recover_all(envelopes.clone(), |envelope| {
+            if envelope.nonce() == 3 {
+                Err(RecoveryError::new())
+            } else {
+                envelope.recover_signer()
+            }
+        });
+        assert_eq!(recovered.len(), envelopes.len());
+        for (envelope, recovered) in envelopes.iter().zip(recovered) {
+            match recovered {
+                Ok(transaction) => {
+                    assert_eq!(transaction.envelope(), envelope);
+                    assert_eq!(transaction.signer(), envelope.recover_signer().unwrap());
+                }
+                Err(_) => assert_eq!(envelope.nonce(), 3),
             }
         }
     }
