@@ -30,5 +30,6 @@ pub use pool::{DropCause, Fees, Pool, PoolLimits, Selection, check_sender};
 pub use promises::{Located, Promised};
 pub use settled::CanonicalBlock;
 pub use sidecar::{
-    Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction, prove_blobs,
+    Sidecar, SidecarError, SidecarForm, Submission, Unproved, is_blob_transaction,
+    load_trusted_setup, prove_blobs,
 };

@@ -25,6 +25,9 @@ use preconf_primitives::{TransactionRefusal, TransactionRefusalReason as Reason}
 /// The blobs of a transaction, with the proofs that they are what it commits to.
 pub type Sidecar = BlobTransactionSidecarVariant;
 
+/// Nothing: what can be computed ahead helps whoever makes proofs.
+const PRECOMPUTE: u64 = 0;
+
 type Pooled = EthereumTxEnvelope<TxEip4844WithSidecar<Sidecar>>;
 
 /// What proves a blob.
@@ -222,8 +225,17 @@ pub fn prove_blobs(sidecar: &Sidecar, versioned_hashes: &[B256]) -> Result<(), S
     prove(sidecar)
 }
 
+/// Reads the points that proofs are checked with. The first time in a process, that takes seconds,
+/// for which the first blobs would wait otherwise.
+pub fn load_trusted_setup() {
+    c_kzg::ethereum_kzg_settings(PRECOMPUTE);
+}
+
 fn prove(sidecar: &Sidecar) -> Result<(), SidecarError> {
     let (blobs, commitments) = (sidecar.blobs(), sidecar.commitments());
+    if blobs.is_empty() {
+        return Ok(());
+    }
     let holds = match sidecar {
         Sidecar::Eip4844(sidecar) => verify_blobs(blobs, commitments, &sidecar.proofs),
         Sidecar::Eip7594(sidecar) => verify_cells(blobs, commitments, &sidecar.cell_proofs),
@@ -265,7 +277,7 @@ fn verify_blobs(
     commitments: &[Bytes48],
     proofs: &[Bytes48],
 ) -> Result<bool, c_kzg::Error> {
-    let settings = c_kzg::ethereum_kzg_settings(0);
+    let settings = c_kzg::ethereum_kzg_settings(PRECOMPUTE);
     let (commitments, proofs) = (points(commitments)?, points(proofs)?);
     for ((blob, commitment), proof) in blobs.iter().zip(&commitments).zip(&proofs) {
         if !settings.verify_blob_kzg_proof(&*boxed(blob)?, commitment, proof)? {
@@ -280,7 +292,7 @@ fn verify_cells(
     commitments: &[Bytes48],
     proofs: &[Bytes48],
 ) -> Result<bool, c_kzg::Error> {
-    let settings = c_kzg::ethereum_kzg_settings(0);
+    let settings = c_kzg::ethereum_kzg_settings(PRECOMPUTE);
     let mut cells = Vec::with_capacity(proofs.len());
     for blob in blobs {
         cells.extend_from_slice(settings.compute_cells(&*boxed(blob)?)?.as_slice());
