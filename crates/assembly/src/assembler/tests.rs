@@ -547,6 +547,18 @@ fn who_has_paid_in_a_block_and_has_more_waiting_is_looked_at_again() {
 }
 
 #[test]
+fn who_is_looked_at_again_is_still_promised_what_no_block_holds() {
+    let mut machine = Machine::new();
+    let promises = [0, 1].map(|nonce| unsigned(transfer(nonce), SENDER));
+    machine.assembler.promise(promises.to_vec());
+    machine.submit(&unsigned(transfer(2), SENDER));
+    machine.assembler.canonical(vec![holding(SENDER, promises[0].hash())], machine.now);
+    let Effect::Recheck { hash, .. } = only(machine.run()) else { panic!("no question") };
+    machine.assembler.recheck(hash, vec![(SENDER, rich(1))]);
+    assert_eq!(machine.assembler.pool().next_nonce(&SENDER), Some(3));
+}
+
+#[test]
 fn a_block_that_is_as_long_as_its_fork_allows_is_complete() {
     const LONG: usize = 1_500_000;
     let with_input = |nonce, bytes: usize| {
