@@ -19,7 +19,7 @@ use alloy_primitives::B256;
 use clap::Args;
 use preconf_chain::{ChainSpec, GenesisError, apply_forkenv};
 use preconf_engine::{JwtSecret, jwt::JwtFileError};
-use preconf_telemetry::{LogFilter, TelemetryArgs, TelemetryError};
+use preconf_telemetry::{Exports, LogFilter, Registry, TelemetryArgs, TelemetryError};
 use serde::Deserialize;
 
 use crate::{
@@ -136,7 +136,8 @@ pub async fn run(options: &NodeOptions, console: Console) -> ExitCode {
 
 async fn attempt(options: &NodeOptions, console: Console) -> Result<(), NodeError> {
     let logs = TelemetryArgs { log_filter: options.log_filter.clone(), ..Default::default() };
-    let _logs = preconf_telemetry::init("devnet", &logs).map_err(NodeError::Logs)?;
+    let exports = Exports::new(&Registry::new("devnet"));
+    let _logs = preconf_telemetry::init("devnet", &logs, &exports).map_err(NodeError::Logs)?;
     let (jwt, shown) = secret(options.jwt_secret.as_deref())?;
     let client = client(options)?;
     if let Some(path) = &options.import {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use preconf_chassis::ConfigError;
-use preconf_telemetry::{TelemetryArgs, TelemetryError};
+use preconf_telemetry::{Exports, Registry, TelemetryArgs, TelemetryError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -95,7 +95,8 @@ pub async fn run(options: Options, console: Console) -> ExitCode {
 async fn attempt(options: &Options, console: Console) -> Result<Vec<String>, RunError> {
     let options = &options.clone().with_collector().await.map_err(RunError::Traces)?;
     let logs = TelemetryArgs { log_filter: options.log_filter.clone(), ..Default::default() };
-    let _logs = preconf_telemetry::init("devnet", &logs).map_err(RunError::Logs)?;
+    let exports = Exports::new(&Registry::new("devnet"));
+    let _logs = preconf_telemetry::init("devnet", &logs, &exports).map_err(RunError::Logs)?;
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let started = tokio::select! {
         started = start(options, console) => started?,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use preconf_telemetry::{
-    Registry,
+    Exports, Registry,
     metrics::{Counter, Described, Family},
 };
 use tokio::{
@@ -76,6 +76,7 @@ pub struct Context {
     pub tasks: Tasks,
     connections: ConnectionMetrics,
     certificates: Family<Counter, 1>,
+    pub(crate) exports: Exports,
     announces: bool,
 }
 
@@ -91,6 +92,7 @@ impl Context {
                 "Renewed certificates of links that were taken over, or could not be",
                 ["outcome"],
             ),
+            exports: Exports::new(&registry),
             tasks: Tasks::new(shutdown.clone()),
             health: Health::new(),
             shutdown,

@@ -112,12 +112,12 @@ where
     // A second call, or a library that was faster, leaves a provider that serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()?;
+    let context = Context::new(name);
     let telemetry = {
         let _inside = runtime.enter();
-        preconf_telemetry::init(name, &args.telemetry).map_err(refuse)?
+        preconf_telemetry::init(name, &args.telemetry, &context.exports).map_err(refuse)?
     };
     let prepared = prepare()?;
-    let context = Context::new(name);
     let outcome = runtime.block_on(async {
         let _signals = watch_signals(context.shutdown.clone())?;
         let health = HealthPort::open(&context, args.health_addr).await?;

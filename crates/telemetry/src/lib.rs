@@ -11,6 +11,8 @@
 //! opens no listening socket, and it never ends the process.
 
 pub mod args;
+mod environment;
+mod exports;
 mod faults;
 pub mod limit;
 mod logs;
@@ -24,9 +26,13 @@ mod traces;
 mod version;
 
 pub use args::{LogFilter, LogFormat, TelemetryArgs};
+pub use exports::Exports;
 pub use limit::LogLimit;
 pub use metrics::Registry;
-pub use propagation::{ExtractContext, Propagate, current_traceparent, inject, span_with_parent};
+pub use propagation::{
+    ExtractContext, Propagate, current_traceparent, inject, inject_headers, span_with_headers,
+    span_with_parent,
+};
 pub use trace::{Remembered, Trace};
 pub use traces::{Guard, TelemetryError, init};
 pub use version::version;

@@ -26,7 +26,7 @@ use prometheus_client::{
 
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
-use crate::{propagation, version};
+use crate::{Trace, version};
 
 /// The content type of what [`Registry::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -94,7 +94,12 @@ impl Histogram {
 
     /// Counts a value, with the current span's trace as an example of it if that is recorded.
     pub fn observe(&self, value: f64) {
-        let trace = propagation::current_sampled().map(|span| TraceId(span.trace_id().to_string()));
+        self.observe_in(value, &Trace::current());
+    }
+
+    /// Counts a value, with this trace as an example of it if that is recorded.
+    pub fn observe_in(&self, value: f64, trace: &Trace) {
+        let trace = trace.sampled_id().map(TraceId);
         let now = trace.as_ref().map(|_| SystemTime::now());
         self.0.observe(value, trace, now);
     }

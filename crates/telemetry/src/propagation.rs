@@ -1,7 +1,7 @@
 //! Trace context between processes, as W3C `traceparent` and `tracestate`.
 //!
 //! A request carries it in its metadata: [`Propagate`] writes it in the client, [`ExtractContext`]
-//! reads it in the server. The items of a stream are polled outside the request that opened it, so
+//! reads it in the server; over plain HTTP [`inject_headers`] and [`span_with_headers`] do. The items of a stream are polled outside the request that opened it, so
 //! there it travels inside the message: [`current_traceparent`] and [`span_with_parent`].
 //!
 //! A remote parent is set before the span is entered, because it cannot be changed afterwards.
@@ -15,14 +15,14 @@ use std::{
     task::{Context as Poller, Poll},
 };
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use opentelemetry::{
     Context,
     propagation::{Extractor, TextMapPropagator},
     trace::{SpanContext, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataMap;
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, instrument::Instrumented};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -36,29 +36,45 @@ static W3C: LazyLock<TraceContextPropagator> = LazyLock::new(TraceContextPropaga
 /// if it said "not sampled", the processes behind it would believe it.
 static DECIDES_SAMPLING: AtomicBool = AtomicBool::new(true);
 
-pub(crate) fn decide_sampling(decides: bool) {
-    DECIDES_SAMPLING.store(decides, Ordering::Relaxed);
+/// Whether context is taken from other processes and given to them.
+static PROPAGATES: AtomicBool = AtomicBool::new(true);
+
+pub(crate) fn decide(decides_sampling: bool, propagates: bool) {
+    DECIDES_SAMPLING.store(decides_sampling, Ordering::Relaxed);
+    PROPAGATES.store(propagates, Ordering::Relaxed);
 }
 
 /// Writes the context of the current span into the metadata of a request.
 pub fn inject(metadata: &mut MetadataMap) {
-    let Some(span) = current_span() else { return };
+    inject_headers(metadata.as_mut());
+}
+
+/// Writes the context of the current span into the headers of a request.
+pub fn inject_headers(headers: &mut HeaderMap) {
+    let Some(span) = current_span().filter(|_| PROPAGATES.load(Ordering::Relaxed)) else { return };
     if !span.is_sampled() && !DECIDES_SAMPLING.load(Ordering::Relaxed) {
         return;
     }
-    if let Ok(traceparent) = MetadataValue::try_from(traceparent(&span)) {
-        metadata.insert(TRACEPARENT, traceparent);
+    if let Ok(traceparent) = HeaderValue::try_from(traceparent(&span)) {
+        headers.insert(TRACEPARENT, traceparent);
     }
     let state = span.trace_state().header();
-    if let (false, Ok(state)) = (state.is_empty(), MetadataValue::try_from(state)) {
-        metadata.insert(TRACESTATE, state);
+    if let (false, Ok(state)) = (state.is_empty(), HeaderValue::try_from(state)) {
+        headers.insert(TRACESTATE, state);
     }
 }
 
-/// The W3C `traceparent` of the current span, if its trace is sampled.
+/// The W3C `traceparent` of the current span, if its trace is sampled and may be known to others.
 #[must_use]
 pub fn current_traceparent() -> Option<String> {
-    current_sampled().map(|span| traceparent(&span))
+    let span = current_sampled().filter(|_| PROPAGATES.load(Ordering::Relaxed));
+    span.map(|span| traceparent(&span))
+}
+
+/// Makes `span` a child of the remote span that the headers of a request name, and says whether it
+/// did; see [`span_with_parent`].
+pub fn span_with_headers(span: &Span, headers: &HeaderMap) -> bool {
+    adopt(span, &Headers(headers))
 }
 
 /// Makes `span` a child of the remote span that `traceparent` names, and says whether it did.
@@ -70,6 +86,9 @@ pub fn span_with_parent(span: &Span, traceparent: &str) -> bool {
 }
 
 fn adopt(span: &Span, carrier: &dyn Extractor) -> bool {
+    if !PROPAGATES.load(Ordering::Relaxed) {
+        return false;
+    }
     let parent = W3C.extract_with_context(&Context::new(), carrier);
     parent.span().span_context().is_valid() && span.set_parent(parent).is_ok()
 }
@@ -147,7 +166,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path().trim_start_matches('/');
         let span = tracing::info_span!("grpc", otel.name = path, otel.kind = "server");
-        adopt(&span, &Headers(request.headers()));
+        span_with_headers(&span, request.headers());
         let response = span.in_scope(|| self.inner.call(request));
         response.instrument(span)
     }

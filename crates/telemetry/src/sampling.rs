@@ -39,25 +39,34 @@ pub(crate) struct Sampling {
 }
 
 impl Sampling {
-    /// What the environment says.
-    pub(crate) fn from_environment() -> Self {
-        let read = |name| std::env::var(name).unwrap_or_default();
-        Self::parse(&read("OTEL_TRACES_SAMPLER"), &read("OTEL_TRACES_SAMPLER_ARG"))
-    }
-
-    /// As the specification has it: what is not known is as if it were not set.
-    fn parse(name: &str, argument: &str) -> Self {
-        let ratio = || argument.parse().map_or(Sampler::AlwaysOn, Sampler::TraceIdRatioBased);
+    /// What is said by `OTEL_TRACES_SAMPLER` and its argument, and which of the two is not
+    /// understood: it is as if it were not set.
+    pub(crate) fn parse(name: &str, argument: &str) -> (Self, Option<(&'static str, String)>) {
+        let ratio = argument.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+        let kept = ratio.map_or(Sampler::AlwaysOn, Sampler::TraceIdRatioBased);
         let (follows, root) = match name {
             "always_on" => (false, Sampler::AlwaysOn),
             "always_off" => (false, Sampler::AlwaysOff),
-            "traceidratio" => (false, ratio()),
+            "traceidratio" => (false, kept),
             "parentbased_always_off" => (true, Sampler::AlwaysOff),
-            "parentbased_traceidratio" => (true, ratio()),
+            "parentbased_traceidratio" => (true, kept),
             _ => (true, Sampler::AlwaysOn),
         };
+        let complaint = match name {
+            ""
+            | "always_on"
+            | "always_off"
+            | "parentbased_always_on"
+            | "parentbased_always_off" => None,
+            "traceidratio" | "parentbased_traceidratio" => {
+                let is_bad = ratio.is_none() && !argument.is_empty();
+                is_bad.then(|| ("OTEL_TRACES_SAMPLER_ARG", argument.to_owned()))
+            }
+            _ => Some(("OTEL_TRACES_SAMPLER", name.to_owned())),
+        };
         let budget = |per_second| Arc::new(Mutex::new(Budget::new(per_second)));
-        Self { root, follows, remote: budget(REMOTE_PER_SECOND), faults: budget(FAULTS_PER_SECOND) }
+        let (remote, faults) = (budget(REMOTE_PER_SECOND), budget(FAULTS_PER_SECOND));
+        (Self { root, follows, remote, faults }, complaint)
     }
 }
 
@@ -136,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_flag_of_another_process_lowers_the_rate_and_never_raises_it() {
-        let sampling = Sampling::parse("parentbased_traceidratio", "0.5");
+        let sampling = Sampling::parse("parentbased_traceidratio", "0.5").0;
         let low = TraceId::from_bytes([1; 16]);
         for (name, parent, trace_id, kept) in [
             ("ours, below the ratio", None, low, true),
@@ -153,7 +162,7 @@ mod tests {
 
     #[test]
     fn whoever_chooses_the_ids_of_its_traces_is_kept_as_often_as_the_budget_says() {
-        let sampling = Sampling::parse("parentbased_traceidratio", "0.5");
+        let sampling = Sampling::parse("parentbased_traceidratio", "0.5").0;
         let low = TraceId::from_bytes([1; 16]);
 
         let kept = (0..10_000).filter(|_| keeps(&sampling, Some((true, true)), low, &[])).count();
@@ -165,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_kept_in_a_trace_that_is_not() {
-        let sampling = Sampling::parse("parentbased_always_off", "");
+        let sampling = Sampling::parse("parentbased_always_off", "").0;
         let fault = [KeyValue::new(FAULT, true)];
 
         assert!(keeps(&sampling, None, LOW, &fault));
@@ -185,10 +194,10 @@ mod tests {
             ("parentbased_always_off", "", false),
             ("parentbased_jaeger_remote", "", true),
         ] {
-            let sampling = Sampling::parse(name, argument);
+            let sampling = Sampling::parse(name, argument).0;
             assert_eq!(keeps(&sampling, None, HIGH, &[]), begins, "{name} {argument}");
         }
-        let deaf = Sampling::parse("always_on", "");
+        let deaf = Sampling::parse("always_on", "").0;
         assert!(keeps(&deaf, Some((true, false)), HIGH, &[]), "not based on the parent");
     }
 

@@ -41,6 +41,11 @@ impl Trace {
         self.0.as_ref().is_some_and(SpanContext::is_sampled)
     }
 
+    /// The id of its trace, if that is recorded.
+    pub(crate) fn sampled_id(&self) -> Option<String> {
+        self.0.as_ref().filter(|span| span.is_sampled()).map(|span| span.trace_id().to_string())
+    }
+
     /// Makes `span` a child of this place. Call it before the span is first entered.
     pub fn adopt(&self, span: &Span) {
         if let Some(parent) = &self.0 {

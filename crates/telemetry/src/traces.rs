@@ -2,9 +2,9 @@
 //!
 //! Spans are exported over OTLP/gRPC only if the environment names a collector
 //! (`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) and does not switch
-//! them off (`OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER=none`); name, resource and sampling follow
-//! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_TRACES_SAMPLER` (see
-//! [`sampling`](crate::sampling)). A span that ends is put into a queue of `OTEL_BSP_MAX_QUEUE_SIZE`
+//! them off (`OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER=none`); name, resource, sampling and
+//! propagation follow `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` (see
+//! [`sampling`](crate::sampling)) and `OTEL_PROPAGATORS`. A span that ends is put into a queue of `OTEL_BSP_MAX_QUEUE_SIZE`
 //! (2048), which a thread of its own empties; when the queue is full the span is dropped. So nobody
 //! who works waits for a collector.
 //!
@@ -33,7 +33,10 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::{TelemetryArgs, faults::Faults, logs, propagation, sampling::Sampling};
+use crate::{
+    Exports, TelemetryArgs, environment::Environment, exports::Counted, faults::Faults, logs,
+    propagation, sampling::Sampling,
+};
 
 /// Why a process cannot be observed as asked.
 #[derive(Debug, thiserror::Error)]
@@ -74,21 +77,27 @@ impl Guard {
 
 /// Installs logs and traces for the whole process.
 ///
-/// Must be called inside a tokio runtime, which the exporter keeps using.
+/// Must be called inside a tokio runtime, which the exporter keeps using. What becomes of the spans is
+/// counted in `exports`.
 ///
 /// # Errors
 ///
 /// If the exporter's environment is unusable, or if a subscriber was installed before.
-pub fn init(service: &'static str, args: &TelemetryArgs) -> Result<Guard, TelemetryError> {
-    let exporting = collector_is_named();
-    if exporting {
-        check_protocol()?;
-    }
-    let provider = provider(service, exporting).map_err(TelemetryError::Exporter)?;
-    propagation::decide_sampling(exporting);
+pub fn init(
+    service: &'static str,
+    args: &TelemetryArgs,
+    exports: &Exports,
+) -> Result<Guard, TelemetryError> {
+    let Environment { exports: is_exporting, propagates, sampling, ignored } = Environment::read()?;
+    let sampling = is_exporting.then_some(sampling);
+    let provider = provider(service, sampling, exports).map_err(TelemetryError::Exporter)?;
+    propagation::decide(is_exporting, propagates);
     global::set_text_map_propagator(TraceContextPropagator::new());
     global::set_tracer_provider(provider.clone());
     subscriber(args, &provider, io::stderr).try_init().map_err(TelemetryError::Install)?;
+    for (variable, value) in ignored {
+        tracing::warn!(variable, value, "not understood, and as if it were not set");
+    }
     Ok(Guard { provider })
 }
 
@@ -112,33 +121,20 @@ where
     Registry::default().with(spans).with(faults).with(logs::layer(args, writer))
 }
 
-fn collector_is_named() -> bool {
-    let read = |name| std::env::var(name).unwrap_or_default();
-    let is_off = read("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true")
-        || read("OTEL_TRACES_EXPORTER") == "none";
-    let named = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-    !is_off && named.into_iter().any(|name| !read(name).is_empty())
-}
-
-/// The protocol for traces alone wins.
-fn check_protocol() -> Result<(), TelemetryError> {
-    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    let mut values = names.into_iter().filter_map(|name| std::env::var(name).ok());
-    match values.find(|value| !value.is_empty()) {
-        Some(protocol) if protocol != "grpc" => Err(TelemetryError::Protocol(protocol)),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn provider(service: &str, exporting: bool) -> Result<SdkTracerProvider, ExporterBuildError> {
+/// Without sampling nothing is exported.
+fn provider(
+    service: &str,
+    sampling: Option<Sampling>,
+    exports: &Exports,
+) -> Result<SdkTracerProvider, ExporterBuildError> {
     let builder = SdkTracerProvider::builder().with_resource(resource(service));
-    if !exporting {
+    let Some(sampling) = sampling else {
         let follow_the_caller = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
         return Ok(builder.with_sampler(follow_the_caller).build());
-    }
+    };
     let exporter = SpanExporter::builder().with_tonic().build()?;
-    let sampling = Sampling::from_environment();
-    Ok(builder.with_sampler(sampling).with_batch_exporter(exporter).build())
+    let counted = Counted { exporter, exports: exports.clone() };
+    Ok(builder.with_sampler(sampling).with_batch_exporter(counted).build())
 }
 
 /// What the environment says about this process; `service` is its name if the environment has none.
