@@ -16,6 +16,7 @@ use std::{
 };
 
 use preconf_telemetry::{TelemetryArgs, TelemetryError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -109,6 +110,7 @@ fn live<T, Fut>(
 where
     Fut: Future<Output = Result<(), Exit>>,
 {
+    raise_open_files();
     // A second call, or a library that was faster, leaves a provider that serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = runtime::Builder::new_multi_thread().thread_name(name).enable_all().build()?;
@@ -130,6 +132,14 @@ where
     runtime.block_on(telemetry.shutdown(FLUSH));
     runtime.shutdown_timeout(LEFTOVERS);
     outcome
+}
+
+/// Takes as many open files as are allowed: what a process is started with may be few, for the sake
+/// of programs that use `select`, and each connection is one.
+fn raise_open_files() {
+    let allowed = getrlimit(Resource::Nofile).maximum;
+    // As many as there were are what is left if this fails.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: allowed, maximum: allowed });
 }
 
 /// The environment is configuration, too.
