@@ -8,6 +8,7 @@
 //! a second signal. Codes 1 and 2 come with one line on stderr: `preconf-NAME: error: CAUSE`.
 
 use std::{
+    ffi::OsString,
     future::Future,
     io::{self, Write},
     net::SocketAddr,
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ArgMatches;
 use preconf_telemetry::{TelemetryArgs, TelemetryError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -27,6 +29,7 @@ use tracing::{info, warn};
 
 use crate::{
     ConfigError, Context, Endpoint, Exit, Security, Shutdown, grpc, health, listener::BindError,
+    probe::ProbeArgs,
 };
 
 /// How long spans may take to be sent at the end.
@@ -55,20 +58,88 @@ pub struct ProcessArgs {
     pub telemetry: TelemetryArgs,
 }
 
-/// Reads the flags and the environment of the process that is called `preconf-NAME`.
+/// Reads the flags and the environment of the process that is called `preconf-NAME`, or does what
+/// `preconf-NAME probe` asks for.
 ///
 /// # Errors
-/// The code to exit with: 2 after one line on stderr that names the flag, or 0 after help that was
-/// asked for.
+/// The code to exit with: 2 after one line on stderr that names the flag, 0 after help that was
+/// asked for, or what became of the probe.
 pub fn parse<C: clap::Parser>(name: &str) -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| {
-        if !error.use_stderr() {
+    parse_among(name, &[Subcommand::of::<ProbeArgs>()])
+}
+
+/// As [`parse`], for a process that has an errand of its own as well.
+///
+/// # Errors
+/// As [`parse`], or what became of the errand.
+pub fn parse_with<C: clap::Parser, E: Errand>(name: &str) -> Result<C, ExitCode> {
+    parse_among(name, &[Subcommand::of::<ProbeArgs>(), Subcommand::of::<E>()])
+}
+
+/// Something that a service's program does instead of serving: a subcommand, called as the parser's
+/// name says.
+pub trait Errand: clap::Parser {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Whatever kept it from being done.
+    fn run(self) -> Result<(), Exit>;
+}
+
+type Outcome = Result<(), Exit>;
+
+/// An errand by its name.
+struct Subcommand {
+    command: clap::Command,
+    run: fn(&ArgMatches) -> Result<Outcome, clap::Error>,
+}
+
+impl Subcommand {
+    fn of<E: Errand>() -> Self {
+        Self { command: E::command(), run: |own| E::from_arg_matches(own).map(E::run) }
+    }
+}
+
+fn parse_among<C: clap::Parser>(name: &str, errands: &[Subcommand]) -> Result<C, ExitCode> {
+    match wish::<C>(std::env::args_os(), errands) {
+        Ok(Wish::Serve(config)) => Ok(config),
+        Ok(Wish::Done(outcome)) => Err(ExitCode::from(code(name, outcome))),
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::SUCCESS;
+            Err(ExitCode::SUCCESS)
         }
-        let _ = writeln!(io::stderr(), "preconf-{name}: {}", first_sentence(&error.to_string()));
-        ExitCode::from(2)
-    })
+        Err(error) => {
+            let said = first_sentence(&error.to_string());
+            let _ = writeln!(io::stderr(), "preconf-{name}: {said}");
+            Err(ExitCode::from(2))
+        }
+    }
+}
+
+/// What a command line asks for.
+enum Wish<C> {
+    Serve(C),
+    /// An errand, which is done.
+    Done(Outcome),
+}
+
+fn wish<C: clap::Parser>(
+    words: impl Iterator<Item = OsString>,
+    errands: &[Subcommand],
+) -> Result<Wish<C>, clap::Error> {
+    let mut command = C::command()
+        .subcommands(errands.iter().map(|errand| &errand.command))
+        .subcommand_negates_reqs(true)
+        .disable_help_subcommand(true);
+    let matches = command.try_get_matches_from_mut(words)?;
+    let asked = matches.subcommand().and_then(|(asked, own)| {
+        Some((errands.iter().find(|errand| errand.command.get_name() == asked)?, own))
+    });
+    let wish = match asked {
+        Some((errand, own)) => (errand.run)(own).map(Wish::Done),
+        None => C::from_arg_matches(&matches).map(Wish::Serve),
+    };
+    wish.map_err(|error| error.format(&mut command))
 }
 
 /// What the parser says is wrong, without its hints and the usage: one line.
@@ -229,6 +300,43 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(20);
     const ROLE: &str = "PRECONF_TEST_ROLE";
     const HEALTH: &str = "PRECONF_TEST_HEALTH";
+
+    #[derive(Debug, clap::Parser)]
+    struct Flags {
+        #[arg(long)]
+        key: String,
+    }
+
+    #[derive(Debug, clap::Parser)]
+    #[command(name = "fail")]
+    struct Failing {
+        with: String,
+    }
+
+    impl Errand for Failing {
+        fn run(self) -> Result<(), Exit> {
+            Err(io::Error::other(self.with).into())
+        }
+    }
+
+    fn asked_for(words: &[&str]) -> Result<Wish<Flags>, clap::Error> {
+        wish(words.iter().map(Into::into), &[Subcommand::of::<Failing>()])
+    }
+
+    #[test]
+    fn an_errand_needs_no_flag_of_the_service_and_the_service_still_needs_its_own() {
+        let Ok(Wish::Done(Err(failed))) = asked_for(&["x", "fail", "this"]) else {
+            panic!("it is an errand")
+        };
+        assert_eq!(failed.to_string(), "this");
+        assert!(asked_for(&["x", "fail"]).is_err());
+
+        let served = asked_for(&["x", "--key", "k"]);
+        assert!(matches!(served, Ok(Wish::Serve(Flags { key })) if key == "k"));
+
+        let Err(refused) = asked_for(&["x"]) else { panic!("it has no key") };
+        assert!(first_sentence(&refused.to_string()).contains("--key"), "{refused}");
+    }
 
     /// The other tests start this test as a process of its own; by itself it does nothing.
     #[test]
