@@ -56,6 +56,7 @@ pub mod listener;
 pub mod peer;
 mod probe;
 pub mod process;
+pub mod reload;
 pub mod security;
 mod stream;
 pub mod tasks;

@@ -10,7 +10,7 @@ use std::{
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs};
 use url::Url;
 
-use crate::{cometbft::CometBft, tls::Certificate, validators::Validators};
+use crate::{cometbft::CometBft, reload::Stamps, tls::Certificate, validators::Validators};
 
 /// Serves payloads to the validators whose turn it is.
 #[derive(Clone, Debug, clap::Parser)]
@@ -117,6 +117,8 @@ pub type Clock = fn() -> u64;
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) config: Config,
+    /// What the files were before they were read.
+    pub(crate) seen: Stamps,
     pub(crate) validators: Validators,
     pub(crate) certificate: Option<Certificate>,
     pub(crate) cometbft: Option<CometBft>,
@@ -148,6 +150,10 @@ impl Config {
                 return Err(ConfigError::flag("--proposers-listen", reason));
             }
         }
+        // In the order of those who read them.
+        let paths = [&self.whitelist, &self.validator_jwts].into_iter();
+        let paths = paths.chain(&self.payload_tls_cert).chain(&self.payload_tls_key);
+        let seen = Stamps::of(paths);
         let certificate = match (&self.payload_tls_cert, &self.payload_tls_key) {
             (Some(certificate), Some(key)) => {
                 Some(Certificate::read(certificate.clone(), key.clone())?)
@@ -160,6 +166,7 @@ impl Config {
         };
         Ok(Prepared {
             config: self.clone(),
+            seen,
             validators: Validators::read(self.whitelist.clone(), self.validator_jwts.clone())?,
             certificate,
             cometbft: self.cometbft_rpc.as_ref().map(CometBft::new).transpose()?,

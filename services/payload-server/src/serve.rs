@@ -53,7 +53,7 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
 /// If a port cannot be bound or an endpoint is not allowed.
 pub async fn start(prepared: Prepared, context: Context) -> Result<Addresses, Exit> {
     let hangup = Hangup::take()?;
-    let Prepared { config, validators, certificate, cometbft, security, clock } = prepared;
+    let Prepared { config, seen, validators, certificate, cometbft, security, clock } = prepared;
     let metrics = Metrics::new(&context.registry);
     context.follow_certificates(&security);
     let turns = Turns::new();
@@ -105,7 +105,8 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<Addresses, Ex
     let tls = certificate.as_ref().map(|certificate| certificate.server());
     let port = Port { router: api.router(), tls, shutdown: shutdown() };
     let files = Files { validators, certificate };
-    tasks.spawn("reload", hangup.obey(files, metrics, shutdown()));
+    let (paths, reload) = (files.paths(), move || files.reload(&metrics));
+    tasks.spawn("reload", hangup.obey(paths, seen, reload, shutdown()));
     tasks.spawn("payloads", port.serve(listener));
     context.announce("payloads", &format_args!("{scheme}://{payloads}"));
     Ok(Addresses { payloads, proposers: proposers_at })

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use preconf_chassis::Chain;
 
 use crate::world::{
-    KEYS, REQUEST, SECRETS, SOON, World, directory, prepare, secrets, whitelist, write,
+    KEYS, NOW, REQUEST, SECRETS, SOON, World, directory, prepare, secrets, whitelist, write,
 };
 
 /// Whitelists that are refused, with what is said of them.
@@ -133,6 +133,27 @@ async fn a_file_that_changes_is_read_anew_without_a_signal() {
     // Another test's signal may come first: then it is read by that.
     write(&world.directory, "whitelist.json", &whitelist(&KEYS[1..]), 0o644);
     world.until("the file is read", || world.count(read) > 0).await;
+    until_refused(&world).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_written_while_the_server_starts_is_read_as_well() {
+    let directory = directory();
+    let prepared = prepare(&directory, &[]).unwrap().with_clock(|| NOW);
+    // Another file, whatever the clock of the file system says.
+    write(&directory, "new.json", &whitelist(&KEYS[1..]), 0o644);
+    let path = |name: &str| directory.path().join(name);
+    std::fs::rename(path("new.json"), path("whitelist.json")).unwrap();
+
+    let world = World::start(directory, prepared).await;
+
+    until_refused(&world).await;
+    world.end().await;
+}
+
+/// Asks as the first validator until it is refused.
+async fn until_refused(world: &World) {
     let refused = async {
         let mut asks = tokio::time::interval(Duration::from_millis(100));
         while world.ask(0, REQUEST).await.status != 403 {
@@ -140,7 +161,6 @@ async fn a_file_that_changes_is_read_anew_without_a_signal() {
         }
     };
     tokio::time::timeout(SOON, refused).await.unwrap();
-    world.end().await;
 }
 
 #[tokio::test]
