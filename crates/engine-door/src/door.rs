@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use preconf_chassis::{Context, Exit, Security, Shutdown, grpc};
 use preconf_engine::{EngineClient, EngineError, EngineHooks, EngineProxy, JwtSecret, ProxyConfig};
-use preconf_telemetry::{Registry, metrics::Gauge};
+use preconf_telemetry::Registry;
 use preconf_wire::admin;
 use tonic::service::Routes;
 
 use crate::{
     DoorArgs,
-    switch::{Admin, Signals, follow_passthrough},
+    switch::{Admin, Gauges, Signals, follow_passthrough},
     threads,
 };
 
@@ -56,9 +56,9 @@ impl Door {
         }
         let address = threads::spawn(context, self.args.engine_addr, proxy.router(), until)?;
 
-        let gauge = passthrough_gauge(&context.registry);
+        let gauges = Gauges::register(&context.registry);
         let shutdown = context.shutdown.clone();
-        let following = follow_passthrough(proxy.clone(), gauge, shutdown, left_alone);
+        let following = follow_passthrough(proxy.clone(), gauges, shutdown, left_alone);
         context.tasks.spawn("passthrough", following);
         let obeying = signals.obey(proxy.clone(), context.shutdown.clone());
         context.tasks.spawn("signals", obeying);
@@ -75,10 +75,5 @@ impl Door {
 
 /// Registers what a door counts, as it does when it opens: for documentation.
 pub fn register_metrics(registry: &Registry) {
-    let _ = passthrough_gauge(registry);
-}
-
-fn passthrough_gauge(registry: &Registry) -> Gauge {
-    let help = "Whether all blocks are left to the execution client: 1, or 0 if not.";
-    registry.gauge("passthrough", help)
+    let _ = Gauges::register(registry);
 }

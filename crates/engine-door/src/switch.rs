@@ -8,7 +8,7 @@ use std::{convert::Infallible, io};
 
 use preconf_chassis::Shutdown;
 use preconf_engine::{EngineProxy, Passthrough, PassthroughCause, ProxyStatus};
-use preconf_telemetry::metrics::Gauge;
+use preconf_telemetry::{Registry, metrics::Gauge};
 use preconf_wire::admin::{self, AdminService, Status};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -84,18 +84,44 @@ impl Signals {
     }
 }
 
+/// What is shown of passthrough: that an operator asked for it is no fault, and that nobody did is.
+pub(crate) struct Gauges {
+    is_on: Gauge,
+    by_faults: Gauge,
+}
+
+impl Gauges {
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let is_on = "Whether all blocks are left to the execution client: 1, or 0 if not.";
+        let by_faults = "Whether repeated faults did that, and no operator: 1, or 0 if not.";
+        Self {
+            is_on: registry.gauge("passthrough", is_on),
+            by_faults: registry.gauge("passthrough_by_faults", by_faults),
+        }
+    }
+
+    fn show(&self, passthrough: Option<&Passthrough>) {
+        let cause = passthrough.map(|passthrough| passthrough.cause);
+        self.is_on.set(cause.is_some().into());
+        self.by_faults.set((cause == Some(PassthroughCause::Faults)).into());
+    }
+}
+
 /// Shows whether passthrough is on, and says so to those whose hooks are left alone. When the process
 /// is told to stop, nothing new is begun either; what was is ended elsewhere, as stopped.
 pub(crate) async fn follow_passthrough(
     proxy: EngineProxy,
-    gauge: Gauge,
+    gauges: Gauges,
     shutdown: Shutdown,
     left_alone: impl Fn(bool) + Send,
 ) -> Result<(), Infallible> {
     let mut passthrough = proxy.watch_passthrough();
     loop {
-        let is_on = passthrough.borrow_and_update().is_some();
-        gauge.set(is_on.into());
+        let is_on = {
+            let passthrough = passthrough.borrow_and_update();
+            gauges.show(passthrough.as_ref());
+            passthrough.is_some()
+        };
         left_alone(is_on);
         tokio::select! {
             biased;
@@ -106,6 +132,32 @@ pub(crate) async fn follow_passthrough(
             changed = passthrough.changed() => if changed.is_err() {
                 return Ok(());
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn the_gauges_tell_what_faults_did_from_what_an_operator_asked_for() {
+        let registry = Registry::new("door");
+        let gauges = Gauges::register(&registry);
+        let because =
+            |cause| Passthrough { cause, reason: "test".to_owned(), since: SystemTime::UNIX_EPOCH };
+        let faults = because(PassthroughCause::Faults);
+        let operator = because(PassthroughCause::Operator);
+        for (passthrough, is_on, by_faults) in
+            [(Some(&faults), 1, 1), (Some(&operator), 1, 0), (None, 0, 0)]
+        {
+            gauges.show(passthrough);
+            let text = registry.encode();
+            assert!(text.contains(&format!("\npreconf_door_passthrough {is_on}\n")), "{text}");
+            let line = format!("\npreconf_door_passthrough_by_faults {by_faults}\n");
+            assert!(text.contains(&line), "{text}");
         }
     }
 }
