@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use preconf_chassis::{ConfigError, Endpoint, Security};
+use preconf_chassis::{ConfigError, Endpoint, Security, reload::Stamps};
 use preconf_engine::JwtSecret;
 use url::Url;
 
@@ -63,6 +63,8 @@ impl DoorArgs {
     /// # Errors
     /// Names the file or flag that is wrong.
     pub fn prepare(&self, security: &Security) -> Result<Door, ConfigError> {
+        let files = [&self.engine_jwt_secret].into_iter().chain(&self.execution_jwt_secret);
+        let seen = Stamps::of(files);
         let inbound = secret(&self.engine_jwt_secret)?;
         let outbound = match &self.execution_jwt_secret {
             Some(path) => secret(path)?,
@@ -71,7 +73,7 @@ impl DoorArgs {
         if let Some(endpoint) = &self.admin_listen {
             security.check(endpoint)?;
         }
-        Ok(Door { args: self.clone(), inbound, outbound, security: security.clone() })
+        Ok(Door { args: self.clone(), inbound, outbound, seen, security: security.clone() })
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use preconf_chassis::{Context, Exit, Security, Shutdown, grpc};
+use preconf_chassis::{
+    Context, Exit, Security, Shutdown, grpc,
+    reload::{Hangup, Stamps},
+};
 use preconf_engine::{EngineClient, EngineError, EngineHooks, EngineProxy, JwtSecret, ProxyConfig};
 use preconf_telemetry::Registry;
 use preconf_wire::admin;
@@ -10,16 +13,19 @@ use tonic::service::Routes;
 
 use crate::{
     DoorArgs,
+    secrets::{self, Secrets},
     switch::{Admin, Gauges, Signals, follow_passthrough},
     threads,
 };
 
-/// A door that can be opened: its secrets have been read.
+/// A door that can be opened: its secrets have been read. They follow their files while it is open.
 #[derive(Clone, Debug)]
 pub struct Door {
     pub(crate) args: DoorArgs,
     pub(crate) inbound: Arc<JwtSecret>,
     pub(crate) outbound: Arc<JwtSecret>,
+    /// What the secrets' files were before they were read.
+    pub(crate) seen: Stamps,
     pub(crate) security: Security,
 }
 
@@ -49,6 +55,15 @@ impl Door {
     ) -> Result<SocketAddr, Exit> {
         let signals = Signals::take()?;
         context.follow_certificates(&self.security);
+        let mut files = vec![(self.args.engine_jwt_secret.clone(), self.inbound.clone())];
+        files.extend(
+            self.args.execution_jwt_secret.clone().map(|path| (path, self.outbound.clone())),
+        );
+        let secrets = Secrets::new(files, &context.registry);
+        let (paths, shutdown) = (secrets.paths(), context.shutdown.clone());
+        let reading =
+            Hangup::take()?.obey(paths, self.seen.clone(), move || secrets.read(), shutdown);
+        context.tasks.spawn("secrets", reading);
         let client = self.execution_client()?;
         let proxy = EngineProxy::new(client, self.inbound, hooks, limits);
         if self.args.passthrough {
@@ -76,4 +91,5 @@ impl Door {
 /// Registers what a door counts, as it does when it opens: for documentation.
 pub fn register_metrics(registry: &Registry) {
     let _ = Gauges::register(registry);
+    let _ = secrets::register(registry);
 }

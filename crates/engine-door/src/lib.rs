@@ -10,6 +10,7 @@
 
 mod args;
 mod door;
+mod secrets;
 mod switch;
 mod threads;
 

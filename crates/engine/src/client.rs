@@ -441,6 +441,21 @@ impl Link {
         body: Bytes,
         headers: &HeaderMap,
     ) -> Result<Forwarded, Box<dyn std::error::Error + Send + Sync>> {
+        let now = unix_now();
+        let answer = self.send(body.clone(), headers, &self.secret.sign(now)).await?;
+        match self.secret.sign_as_before(now) {
+            // Nothing was looked at but the token.
+            Some(token) if is_refused(answer.status) => self.send(body, headers, &token).await,
+            Some(_) | None => Ok(answer),
+        }
+    }
+
+    async fn send(
+        &self,
+        body: Bytes,
+        headers: &HeaderMap,
+        token: &str,
+    ) -> Result<Forwarded, Box<dyn std::error::Error + Send + Sync>> {
         let mut request = http::Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -451,7 +466,7 @@ impl Link {
                 outgoing.insert(name, value.clone());
             }
         }
-        let mut token = HeaderValue::try_from(format!("Bearer {}", self.secret.sign(unix_now())))?;
+        let mut token = HeaderValue::try_from(format!("Bearer {token}"))?;
         token.set_sensitive(true);
         outgoing.insert(AUTHORIZATION, token);
 
@@ -460,6 +475,11 @@ impl Link {
         let content_type = parts.headers.get(CONTENT_TYPE).cloned();
         Ok(Forwarded { status: parts.status, content_type, body })
     }
+}
+
+/// Whether this is how an execution client says that it does not take the token.
+fn is_refused(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 impl fmt::Debug for EngineClient {

@@ -2,13 +2,16 @@
 //!
 //! Invariants: only HS256 is accepted, whatever the token's header says; a token is good for
 //! [`ISSUED_AT_TOLERANCE_SECS`] around the moment it was issued, and an `exp`, which nobody needs
-//! to send, is honoured when it is there. Time is an argument. The secret is never printed.
+//! to send, is honoured when it is there. A secret can be replaced while it is in use: the two ends of
+//! a link are not changed in the same moment, so the one before is honoured until the peer has shown
+//! the new one, and [`OVERLAP_SECS`] longer. Time is an argument. The secret is never printed.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use alloy_primitives::hex;
 use http::HeaderMap;
@@ -20,15 +23,35 @@ use serde::{Deserialize, Serialize};
 /// How far the clocks of the two ends may be apart.
 pub const ISSUED_AT_TOLERANCE_SECS: u64 = 60;
 
+/// For how long a secret that was replaced is honoured after the new one was used.
+pub const OVERLAP_SECS: u64 = 900;
+
 /// More than any secret with white space around it.
 const MAX_FILE_BYTES: u64 = 4096;
 
 /// A shared secret of 32 bytes.
-#[derive(Clone)]
 pub struct JwtSecret {
+    validation: Validation,
+    keys: RwLock<Keys>,
+}
+
+struct Keys {
+    current: Key,
+    before: Option<Before>,
+}
+
+/// The secret before.
+struct Before {
+    key: Key,
+    /// Until when it is honoured; not known before the peer has shown the new one.
+    until: Option<u64>,
+}
+
+#[derive(Clone)]
+struct Key {
+    bytes: [u8; 32],
     encoding: EncodingKey,
     decoding: DecodingKey,
-    validation: Validation,
 }
 
 /// Why a secret could not be read.
@@ -99,11 +122,12 @@ impl JwtSecret {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        Self {
+        let current = Key {
+            bytes,
             encoding: EncodingKey::from_secret(&bytes),
             decoding: DecodingKey::from_secret(&bytes),
-            validation,
-        }
+        };
+        Self { validation, keys: RwLock::new(Keys { current, before: None }) }
     }
 
     /// Reads the secret from a file: 64 hex digits, `0x` and white space around them optional.
@@ -132,11 +156,43 @@ impl JwtSecret {
         Ok(Self::from_bytes(bytes))
     }
 
+    /// Puts another secret in the place of this one. `false` if it is the same.
+    pub fn replace(&self, new: &Self) -> bool {
+        let new = new.keys().current.clone();
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.current.bytes == new.bytes {
+            return false;
+        }
+        let old = std::mem::replace(&mut keys.current, new);
+        // One that the peer never showed is not what it has.
+        if keys.before.as_ref().is_none_or(|before| before.until.is_some()) {
+            keys.before = Some(Before { key: old, until: None });
+        }
+        true
+    }
+
     /// A token issued at `now_unix`.
     pub fn sign(&self, now_unix: u64) -> String {
-        let claims = Claims { iat: now_unix, exp: None };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
-            .expect("HMAC accepts any key and the claims are one integer")
+        self.keys().current.sign(now_unix)
+    }
+
+    /// The same with the secret before, for a peer that has not been given this one yet.
+    pub fn sign_as_before(&self, now_unix: u64) -> Option<String> {
+        // The peer decides for how long it takes it.
+        self.keys().before.as_ref().map(|before| before.key.sign(now_unix))
+    }
+
+    /// The peer has shown the new secret.
+    fn shown(&self, now_unix: u64) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = keys.before.as_mut().filter(|before| before.is_awaited()) {
+            before.until = Some(now_unix.saturating_add(OVERLAP_SECS));
+        }
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        // Nothing under this lock can be left half done.
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks a token (what follows `Bearer`) against the clock `now_unix`.
@@ -145,10 +201,22 @@ impl JwtSecret {
     ///
     /// The reason, fit to be shown to the peer.
     pub fn verify(&self, token: &str, now_unix: u64) -> Result<(), JwtError> {
-        let Claims { iat, exp } =
-            jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
-                .map_err(|error| reason(error.kind()))?
-                .claims;
+        let keys = self.keys();
+        let read = |key: &Key| {
+            let decoded = jsonwebtoken::decode::<Claims>(token, &key.decoding, &self.validation);
+            decoded.map(|decoded| decoded.claims).map_err(|error| reason(error.kind()))
+        };
+        let current = read(&keys.current);
+        let is_shown = current.is_ok() && keys.before.as_ref().is_some_and(Before::is_awaited);
+        let claims = match (current, keys.before(now_unix)) {
+            (Err(JwtError::Signature), Some(before)) => read(before),
+            (claims, _) => claims,
+        };
+        drop(keys);
+        if is_shown {
+            self.shown(now_unix);
+        }
+        let Claims { iat, exp } = claims?;
         if iat.abs_diff(now_unix) > ISSUED_AT_TOLERANCE_SECS {
             return Err(JwtError::IssuedAt);
         }
@@ -171,6 +239,29 @@ impl JwtSecret {
             return Err(JwtError::Missing);
         }
         self.verify(token.trim(), now_unix)
+    }
+}
+
+impl Keys {
+    /// The secret before, while it is honoured.
+    fn before(&self, now_unix: u64) -> Option<&Key> {
+        let is_honoured = |before: &&Before| before.until.is_none_or(|until| now_unix < until);
+        self.before.as_ref().filter(is_honoured).map(|before| &before.key)
+    }
+}
+
+impl Before {
+    /// Whether the peer has yet to show the new one.
+    const fn is_awaited(&self) -> bool {
+        self.until.is_none()
+    }
+}
+
+impl Key {
+    fn sign(&self, now_unix: u64) -> String {
+        let claims = Claims { iat: now_unix, exp: None };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding)
+            .expect("HMAC accepts any key and the claims are one integer")
     }
 }
 
@@ -260,6 +351,40 @@ mod tests {
     fn a_token_made_with_another_secret_is_refused() {
         let token = JwtSecret::from_bytes([8; 32]).sign(NOW);
         assert_eq!(secret().verify(&token, NOW), Err(JwtError::Signature));
+    }
+
+    #[test]
+    fn a_secret_that_was_replaced_is_honoured_until_the_new_one_was_used_and_a_while_longer() {
+        let (link, old, new) = (secret(), secret(), JwtSecret::from_bytes([8; 32]));
+        assert!(!link.replace(&old));
+        assert_eq!(link.sign_as_before(NOW), None);
+        assert!(link.replace(&new));
+
+        // However long the other end takes.
+        let first = NOW + 100 * OVERLAP_SECS;
+        assert_eq!(link.verify(&old.sign(first), first), Ok(()));
+        assert_eq!(new.verify(&link.sign(first), first), Ok(()));
+        assert_eq!(old.verify(&link.sign_as_before(first).unwrap(), first), Ok(()));
+        let stranger = JwtSecret::from_bytes([9; 32]).sign(first);
+        assert_eq!(link.verify(&stranger, first), Err(JwtError::Signature));
+
+        assert_eq!(link.verify(&new.sign(first), first), Ok(()));
+        let last = first + OVERLAP_SECS - 1;
+        assert_eq!(link.verify(&new.sign(last), last), Ok(()));
+        assert_eq!(link.verify(&old.sign(last), last), Ok(()));
+        assert_eq!(link.verify(&new.sign(last + 1), last + 1), Ok(()));
+        assert_eq!(link.verify(&old.sign(last + 1), last + 1), Err(JwtError::Signature));
+    }
+
+    #[test]
+    fn a_secret_that_nobody_used_does_not_push_out_the_one_that_is_in_use() {
+        let [used, unused, newest] = [7, 8, 9].map(|byte| JwtSecret::from_bytes([byte; 32]));
+        let link = secret();
+        assert!(link.replace(&unused) && link.replace(&newest));
+        assert_eq!(link.verify(&used.sign(NOW), NOW), Ok(()));
+        assert_eq!(link.verify(&unused.sign(NOW), NOW), Err(JwtError::Signature));
+        assert_eq!(used.verify(&link.sign_as_before(NOW).unwrap(), NOW), Ok(()));
+        assert_eq!(link.verify(&newest.sign(NOW), NOW), Ok(()));
     }
 
     #[test]

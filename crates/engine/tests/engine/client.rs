@@ -77,6 +77,17 @@ async fn an_error_of_the_client_keeps_its_code_and_data() {
 }
 
 #[tokio::test]
+async fn while_the_two_ends_are_given_another_secret_calls_go_on() {
+    let (ours, old, new) = (secret(1), secret(1), secret(2));
+    let link = link(echo(), ours.clone()).await;
+    // The server has the old one still, and later again.
+    assert!(ours.replace(&new));
+    assert_eq!(link.client.request::<_, u64>("echo", &[5], DEADLINE).await.unwrap(), 5);
+    assert!(ours.replace(&old));
+    assert_eq!(link.client.request::<_, u64>("echo", &[6], DEADLINE).await.unwrap(), 6);
+}
+
+#[tokio::test]
 async fn a_wrong_secret_is_an_http_status() {
     let link = link(echo(), secret(2)).await;
     let error = link.client.request::<_, Value>("echo", &[1], DEADLINE).await.unwrap_err();
