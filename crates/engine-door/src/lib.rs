@@ -10,9 +10,11 @@
 
 mod args;
 mod door;
+mod errand;
 mod secrets;
 mod switch;
 mod threads;
 
 pub use args::DoorArgs;
 pub use door::{Door, register_metrics};
+pub use errand::PassthroughArgs;

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use preconf_builder::{Config, Prepared, serve};
+use preconf_engine_door::PassthroughArgs;
 
 fn main() -> ExitCode {
-    let config: Config = match preconf_chassis::parse("builder") {
+    let config: Config = match preconf_chassis::parse_with::<_, PassthroughArgs>("builder") {
         Ok(config) => config,
         Err(code) => return code,
     };

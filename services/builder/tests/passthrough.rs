@@ -127,9 +127,14 @@ impl Setting {
 }
 
 impl Process {
-    fn signal(&self, name: &str) {
-        let script = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("/bin/sh").args(["-c", &script]).status().unwrap().success());
+    /// As an operator does in its container.
+    fn switch(&self, to: &str) {
+        let pid = self.child.id().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_preconf-builder"));
+        let done = command.args(["passthrough", to, "--pid", &pid]).output().unwrap();
+        let said = format!("process {pid} was told to switch passthrough {to}\n");
+        assert_eq!(String::from_utf8(done.stdout).unwrap(), said);
+        assert!(done.status.success());
     }
 
     /// The value of the gauge.
@@ -237,7 +242,7 @@ async fn a_builder_can_begin_in_passthrough() {
     let began = operator.status().await.unwrap().passthrough.unwrap();
     assert_eq!(began.reason, "--passthrough");
     process.until_gauge("1");
-    process.signal("USR2");
+    process.switch("off");
     process.until_gauge("0");
     assert!(slot(&setting.door()).await);
 }
@@ -272,7 +277,7 @@ async fn signals_and_orders_switch_passthrough_under_load_without_an_error() {
     for round in 0..6 {
         for is_on in [true, false] {
             if round % 2 == 0 {
-                process.signal(if is_on { "USR1" } else { "USR2" });
+                process.switch(if is_on { "on" } else { "off" });
             } else {
                 operator.set_passthrough(is_on, "an upgrade").await.unwrap();
             }

@@ -2,12 +2,14 @@
 
 use std::process::ExitCode;
 
+use preconf_engine_door::PassthroughArgs;
 use preconf_validator_sidecar::{Config, serve};
 
 fn main() -> ExitCode {
-    let config: Config = match preconf_chassis::parse("validator-sidecar") {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+    let config: Config =
+        match preconf_chassis::parse_with::<_, PassthroughArgs>("validator-sidecar") {
+            Ok(config) => config,
+            Err(code) => return code,
+        };
     preconf_chassis::run("validator-sidecar", &config.process, || config.prepare(), serve)
 }
