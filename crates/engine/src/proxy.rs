@@ -10,7 +10,8 @@
 //! - A hook that panics, hangs or declines changes nothing: the request is answered by the
 //!   execution client. For a getPayload that means the client's own payload under the client's own
 //!   id, which the proxy remembers beside ours, and asks for at once: it ends the client's build, and
-//!   is there when the hook has spent its time.
+//!   is there when the hook has spent its time. Such a call is seen to its end, whoever waits for it,
+//!   and not made again meanwhile: a client may forget what nobody took.
 //! - Forwarding shares no lock, no queue and no thread with hooks: they run on the runtime in which
 //!   the proxy was made, and the router may be served by another one.
 //! - Forkchoice updates of every version reach the execution client one at a time in the order they
@@ -33,6 +34,7 @@ mod call;
 mod guard;
 mod hooks;
 mod ids;
+mod own;
 mod passthrough;
 mod place;
 
@@ -60,6 +62,7 @@ pub use crate::version::{ForkchoiceVersion, PayloadVersion};
 use self::call::{Call, Forkchoice, Unseen};
 use self::guard::Guard;
 use self::ids::PayloadIds;
+use self::own::{Asked, OwnPayloads};
 use self::passthrough::Switch;
 use self::place::Place;
 use crate::client::{EngineClient, EngineError, Forwarded};
@@ -121,6 +124,7 @@ struct Proxy {
     switch: Arc<Switch>,
     guard: Guard,
     ids: PayloadIds,
+    own: Arc<OwnPayloads>,
     /// Held while a forkchoice update is forwarded. Tokio's mutex is fair: first come, first sent.
     forwarding: Arc<Mutex<()>>,
     /// Held while a hook looks at a forkchoice update, or is told of one that it does not see.
@@ -152,6 +156,7 @@ impl EngineProxy {
             guard: Guard::new(&config, Arc::clone(&switch)),
             switch,
             ids: PayloadIds::default(),
+            own: Arc::default(),
             forwarding: Arc::default(),
             looking: Arc::default(),
             not_understood: AtomicU64::new(0),
@@ -225,14 +230,14 @@ impl Proxy {
     async fn pass(self: &Arc<Self>, headers: &HeaderMap, body: &Bytes) -> Response {
         let Unseen { body: sent, is_forkchoice } = Unseen::read(body, |ours| self.ids.theirs(ours));
         if !is_forkchoice {
-            return self.hand_on(self.forward(headers, sent).await, body);
+            return self.hand_on(&self.forward(headers, sent).await, body);
         }
         let (asked, headers) = (body.clone(), headers.clone());
         let update = |proxy: Arc<Self>, turn: OwnedMutexGuard<()>| async move {
             let forwarded = proxy.forward(&headers, sent).await;
             proxy.unseen(Place::take(&proxy.looking).await, None);
             drop(turn);
-            proxy.hand_on(forwarded, &asked)
+            proxy.hand_on(&forwarded, &asked)
         };
         self.in_turn(body, update).await
     }
@@ -291,12 +296,12 @@ impl Proxy {
         let head = call.state.head_block_hash;
         let Some(forkchoice) = forwarded.as_ref().ok().and_then(Forkchoice::parse) else {
             self.unseen(place, Some(head));
-            return self.hand_on(forwarded, body);
+            return self.hand_on(&forwarded, body);
         };
         if forkchoice.is_valid_for_another_than(head) {
             self.not_understood(call.version.forkchoice_updated());
             self.unseen(place, Some(head));
-            return self.hand_on(forwarded, body);
+            return self.hand_on(&forwarded, body);
         }
         let theirs = forkchoice.updated.payload_id;
         // What is built on this head has other attributes, unless none came.
@@ -311,43 +316,53 @@ impl Proxy {
         if looked.is_none() {
             self.unseen(place, missed);
         }
-        match looked.flatten().filter(|_| forkchoice.updated.is_valid()) {
-            Some(ours) => {
-                self.ids.remember(ours, theirs);
-                json(StatusCode::OK, forkchoice.with_payload_id(id, ours))
-            }
-            None => self.hand_on(forwarded, body),
+        let ours = looked.flatten().filter(|_| forkchoice.updated.is_valid());
+        if let Some(ours) = ours {
+            self.ids.remember(ours, theirs);
+        }
+        match ours.filter(|ours| Some(*ours) != theirs) {
+            Some(ours) => json(StatusCode::OK, forkchoice.with_payload_id(id, ours)),
+            None => self.hand_on(&forwarded, body),
         }
     }
 
     async fn get_payload(
-        self: &Arc<Self>,
+        &self,
         headers: &HeaderMap,
         body: &Bytes,
         id: &RawValue,
         version: PayloadVersion,
         payload: PayloadId,
     ) -> Response {
+        let ask = || self.ask_for_own(headers, body, id, version, payload);
         // Before the hook is asked, and to its end even if the hook answers: it ends the client's
         // build.
-        let theirs = self.ids.behind(payload).map(|_| {
-            let (client, headers) = (self.client.clone(), headers.clone());
-            let Unseen { body: sent, .. } = Unseen::read(body, |ours| self.ids.theirs(ours));
-            let deadline = self.config.forward_deadline;
-            tokio::spawn(async move { client.forward(sent, &headers, deadline).await })
-        });
+        let theirs = self.ids.behind(payload).map(|_| ask());
         let hooks = Arc::clone(&self.hooks);
         let asked = self.guard.apart(async move { hooks.get_payload(version, payload).await });
         if let Some(ours) = self.guard.call("getPayload", asked).await.flatten() {
             return json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours)));
         }
-        match theirs {
-            Some(theirs) => match theirs.await {
-                Ok(forwarded) => self.hand_on(forwarded, body),
-                Err(_) => self.pass(headers, body).await,
-            },
-            None => self.pass(headers, body).await,
+        match theirs.unwrap_or_else(ask).answer(id).await {
+            Some(outcome) => self.hand_on(&outcome, body),
+            None => self.unanswered(StatusCode::BAD_GATEWAY, body),
         }
+    }
+
+    /// Asks the execution client for its own payload, unless it is being asked.
+    fn ask_for_own(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        id: &RawValue,
+        version: PayloadVersion,
+        payload: PayloadId,
+    ) -> Asked {
+        let (client, headers) = (self.client.clone(), headers.clone());
+        let Unseen { body: sent, .. } = Unseen::read(body, |ours| self.ids.theirs(ours));
+        let deadline = self.config.forward_deadline;
+        let call = async move { client.forward(sent, &headers, deadline).await };
+        self.own.ask(version, payload, id, call)
     }
 
     async fn forward(&self, headers: &HeaderMap, body: Bytes) -> Result<Forwarded, EngineError> {
@@ -355,7 +370,7 @@ impl Proxy {
     }
 
     /// The answer as it came, or the status that says there was none.
-    fn hand_on(&self, forwarded: Result<Forwarded, EngineError>, body: &Bytes) -> Response {
+    fn hand_on(&self, forwarded: &Result<Forwarded, EngineError>, body: &Bytes) -> Response {
         let error = match forwarded {
             // Our token was refused, not the caller's: a 401 would send its operator astray.
             Ok(Forwarded { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. }) => {
@@ -363,15 +378,15 @@ impl Proxy {
                 return self.unanswered(StatusCode::BAD_GATEWAY, body);
             }
             Ok(Forwarded { status, content_type, body }) => {
-                let mut response = json(status, body);
+                let mut response = json(*status, body.clone());
                 if let Some(content_type) = content_type {
-                    response.headers_mut().insert(CONTENT_TYPE, content_type);
+                    response.headers_mut().insert(CONTENT_TYPE, content_type.clone());
                 }
                 return response;
             }
             Err(error) => error,
         };
-        warn!(error = &error as &dyn std::error::Error, "the execution client did not answer");
+        warn!(error = error as &dyn std::error::Error, "the execution client did not answer");
         let timed_out = matches!(error, EngineError::Timeout { .. });
         let status = if timed_out { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
         self.unanswered(status, body)

@@ -21,7 +21,8 @@ pub type HookFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// nothing inconsistent at an await.
 pub trait EngineHooks: Send + Sync + 'static {
     /// The execution client has answered a forkchoice update. `Some` replaces the payload id in
-    /// that answer, if it was VALID; the status is never ours to change.
+    /// that answer, if it was VALID; the status is never ours to change. With the client's own id
+    /// the answer stays as it came, and the client is asked for its payload as soon as the hook is.
     fn forkchoice_updated<'a>(
         &'a self,
         call: &'a ForkchoiceCall,
@@ -29,7 +30,8 @@ pub trait EngineHooks: Send + Sync + 'static {
     ) -> HookFuture<'a, Option<PayloadId>>;
 
     /// The consensus client asks for a payload. `Some` is the result as JSON; with `None` it gets the
-    /// execution client's own, which is asked for at the same time if the id is one of ours.
+    /// execution client's own, when that comes, which is asked for at the same time if the id was
+    /// returned by [`forkchoice_updated`](Self::forkchoice_updated).
     fn get_payload(
         &self,
         version: PayloadVersion,

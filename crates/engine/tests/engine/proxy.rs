@@ -350,13 +350,45 @@ async fn the_clients_payload_is_asked_for_before_the_hook_has_decided() {
     assert!(!waiting.is_finished());
     waiting.abort();
 
-    // What a hook answers is handed out all the same, and the client is asked once.
+    // What a hook answers is handed out all the same.
     *arrangement.hooks.mood.lock().unwrap() = Mood::Answer;
     let (_, answer) = arrangement.send(&get_payload(4, OURS)).await;
     assert!(answer.contains("ours"), "{answer}");
     *arrangement.hooks.mood.lock().unwrap() = Mood::Decline;
     assert!(arrangement.send(&get_payload(4, OURS)).await.1.contains("theirs"));
-    assert_eq!(arrangement.asked()[1..], [(); 3].map(|()| get_payload(4, THEIRS)));
+    assert!(arrangement.asked()[1..].iter().all(|asked| *asked == get_payload(4, THEIRS)));
+}
+
+#[tokio::test]
+async fn a_clients_payload_that_is_under_way_is_shared_and_outlives_who_asked_for_it() {
+    let options = Options { mood: Mood::Answer, gated: true, ..Options::default() };
+    let arrangement = Arc::new(arrange(options).await);
+    arrangement.open_gate();
+    arrangement.send(&forkchoice(5)).await;
+    assert_eq!(arrangement.arrival().await, forkchoice(5));
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Decline;
+    let ask = |id: &str| {
+        let (caller, id) = (Arc::clone(&arrangement), format!("\"id\":{id}"));
+        let body = get_payload(4, OURS).replace("\"id\":1", &id);
+        tokio::spawn(async move { caller.send(&body).await })
+    };
+    let first = ask("1");
+    assert_eq!(arrangement.arrival().await, get_payload(4, THEIRS));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let (same, other) = (ask("1"), ask("\"again\""));
+    // Before its hook is asked, each asks the client.
+    arrangement.until_seen(4).await;
+    arrangement.open_gate();
+    assert_eq!(same.await.unwrap(), by_method(&get_payload(4, THEIRS)));
+    let expected = r#"{"jsonrpc":"2.0","id":"again","result":{"theirs": 1e2}}"#;
+    assert_eq!(other.await.unwrap(), (StatusCode::OK, expected.to_owned()));
+    assert_eq!(arrangement.asked()[1..], [get_payload(4, THEIRS)]);
+
+    // What has ended is asked for again.
+    arrangement.open_gate();
+    assert_eq!(ask("1").await.unwrap(), by_method(&get_payload(4, THEIRS)));
+    assert_eq!(arrangement.asked()[1..], [(); 2].map(|()| get_payload(4, THEIRS)));
 }
 
 #[tokio::test]
