@@ -4,9 +4,10 @@
 //! Whatever the bytes are, nothing panics; what is accepted means the same when it is written and
 //! read again; and nobody is known by a token that was not made with his secret.
 
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use preconf_payload_api::{
-    ErrorBody, PayloadRequest, PayloadResponse, ValidatorPubkey, ValidatorSecret, ValidatorSecrets,
-    Whitelist,
+    BearerError, ErrorBody, MAX_REQUEST_BYTES, PayloadRequest, PayloadResponse, RequestBody,
+    RequestError, ValidatorPubkey, ValidatorSecret, ValidatorSecrets, Whitelist, bearer,
 };
 
 /// When the tokens are looked at.
@@ -19,7 +20,9 @@ const NOW: u64 = 1_760_000_000;
 pub fn fuzz_bodies(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     check_token(text.trim());
+    check_header(bytes);
     check_request(bytes);
+    check_body(bytes);
     if let Ok(response) = PayloadResponse::decode(bytes) {
         let again = PayloadResponse::decode(&response.to_json());
         assert_eq!(again.expect("what we write can be read"), response);
@@ -46,6 +49,43 @@ fn check_token(token: &str) {
     for (known, secret) in validators {
         let verified = ValidatorSecret::from_bytes(secret).verify(token, NOW).is_ok();
         assert_eq!(verified, known == pubkey);
+    }
+}
+
+/// A token is found where Go's server finds it, and it is that.
+fn check_header(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+    let scheme = bytes.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
+    match bearer(&headers) {
+        Ok(token) => {
+            assert!(scheme && token.as_bytes() == &bytes[7..]);
+            check_token(token);
+        }
+        Err(BearerError::Missing) => assert!(bytes.is_empty()),
+        Err(BearerError::Form) => assert!(!(bytes.is_empty() || scheme && bytes.is_ascii())),
+    }
+}
+
+/// In whatever pieces a body comes, as much of it is read as a request may have.
+fn check_body(bytes: &[u8]) {
+    let kept = &bytes[..bytes.len().min(MAX_REQUEST_BYTES)];
+    let is_cut = kept.len() < bytes.len();
+    for size in [1, 1_000, usize::MAX] {
+        let mut body = RequestBody::default();
+        let _ = bytes.chunks(size).all(|piece| body.take(piece));
+        match (body.read(), PayloadRequest::decode(kept)) {
+            (Ok(read), Ok(decoded)) => assert_eq!(read, decoded),
+            (Err(RequestError::TooLarge), Err(RequestError::Empty | RequestError::Truncated)) => {
+                assert!(is_cut);
+            }
+            (Err(read), Err(decoded)) => {
+                assert_eq!(read.to_string(), decoded.to_string());
+                let is_short = matches!(decoded, RequestError::Empty | RequestError::Truncated);
+                assert!(!is_cut || !is_short);
+            }
+            (read, decoded) => panic!("{read:?} in pieces, {decoded:?} at once"),
+        }
     }
 }
 
@@ -84,6 +124,25 @@ mod tests {
             let end = body.len().min(at + cut);
             let bytes = [&body[..at], &with, &body[end..]].concat();
             fuzz_bodies(&bytes);
+        }
+
+        #[test]
+        fn a_body_is_cut_where_it_is_too_long_and_nowhere_else(
+            before in 1_800..2_100_usize, after in 0..300_usize,
+        ) {
+            let bytes = [&b" ".repeat(before), BODIES[0], &b"x".repeat(after)].concat();
+            fuzz_bodies(&bytes);
+            let mut body = RequestBody::default();
+            let _ = body.take(&bytes);
+            let is_whole = before + BODIES[0].len() <= MAX_REQUEST_BYTES;
+            assert_eq!(body.read().is_ok(), is_whole);
+        }
+
+        #[test]
+        fn a_header_bears_a_token_after_its_scheme(
+            scheme in "[Bb]earer|BEARER|Basic|bearer:|", space in " {0,2}", token in "[ -~]{0,40}",
+        ) {
+            fuzz_bodies(format!("{scheme}{space}{token}").as_bytes());
         }
 
         #[test]

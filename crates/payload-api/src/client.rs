@@ -320,7 +320,7 @@ impl Inner {
 }
 
 /// What a stranger says, as it may stand in a log.
-fn shortened(message: &str) -> String {
+pub(crate) fn shortened(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS).collect()
 }
 

@@ -8,6 +8,7 @@
 use std::{fmt, path::Path};
 
 use alloy_primitives::hex;
+use http::{HeaderMap, header::AUTHORIZATION};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, crypto};
 use preconf_chassis::{ConfigError, read_secret};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use zeroize::Zeroizing;
 pub const ISSUED_AT_TOLERANCE_SECS: u64 = 300;
 
 /// No token that anybody makes is as long. A longer one would cost a hash for every validator.
-const MAX_TOKEN_BYTES: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 1024;
 
 /// The secret that one validator shares with the server: 32 bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,6 +42,30 @@ pub enum TokenError {
     /// It says itself that it has expired, or is not good yet.
     #[error("the token says that it is not valid now")]
     Expired,
+}
+
+/// Why a request bears no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// It has no Authorization header, or an empty one.
+    #[error("missing Authorization header")]
+    Missing,
+    /// The header is not a scheme that is `bearer`, in either case, and after a space the token.
+    #[error("invalid Authorization header format")]
+    Form,
+}
+
+/// The token that a request bears.
+///
+/// # Errors
+/// If it bears none.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
+    let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty());
+    let value = value.ok_or(BearerError::Missing)?.to_str().map_err(|_| BearerError::Form)?;
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
+        Some(_) | None => Err(BearerError::Form),
+    }
 }
 
 /// A text that is no secret. The text is not repeated.

@@ -13,6 +13,7 @@ pub mod files;
 pub mod jwt;
 pub mod keys;
 
+mod bounded;
 pub mod error_body;
 pub mod fork;
 pub mod request;
@@ -27,9 +28,9 @@ pub use client::{
 pub use error_body::{ErrorBody, HealthBody};
 pub use files::{FileError, ValidatorSecrets, Whitelist};
 pub use fork::ForkVersion;
-pub use jwt::{TokenError, ValidatorSecret};
+pub use jwt::{BearerError, TokenError, ValidatorSecret, bearer};
 pub use keys::{ValidatorAddress, ValidatorPubkey};
-pub use request::{PayloadRequest, RequestError};
+pub use request::{PayloadRequest, RequestBody, RequestError};
 pub use response::{BlobsBundle, PayloadResponse, ResponseError};
 pub use slot::{SlotRule, SlotRuleError};
 

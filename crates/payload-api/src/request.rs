@@ -2,7 +2,8 @@
 //!
 //! It is decoded as beacon-kit's server does it: the first JSON value counts and what follows is
 //! ignored, unknown fields are ignored, missing ones are zero, names are compared without regard to
-//! case, and the last of several counts.
+//! case, and the last of several counts. The value is read to its end before any field is looked at:
+//! of one that is cut short, nothing else is said.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,7 +13,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::error_body::line;
+use crate::{MAX_REQUEST_BYTES, error_body::line};
 
 /// Which block is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -36,22 +37,60 @@ pub enum RequestError {
     /// It is something else.
     #[error("malformed request")]
     Malformed(#[source] serde_json::Error),
+    /// Its end is not within [`MAX_REQUEST_BYTES`].
+    #[error("request body too large")]
+    TooLarge,
+}
+
+/// The body of a request, as it comes in: as much of it as a request may have.
+#[derive(Debug, Default)]
+pub struct RequestBody {
+    bytes: Vec<u8>,
+    has_more: bool,
+}
+
+impl RequestBody {
+    /// Takes the next piece. Says whether one after it is of any interest.
+    pub fn take(&mut self, piece: &[u8]) -> bool {
+        let kept = piece.len().min(MAX_REQUEST_BYTES - self.bytes.len());
+        self.bytes.extend_from_slice(&piece[..kept]);
+        self.has_more |= kept < piece.len();
+        !self.has_more
+    }
+
+    /// What is wanted. Bytes after it are of no interest, if they are not too many to see where it
+    /// ends.
+    ///
+    /// # Errors
+    /// If it is no request.
+    pub fn read(&self) -> Result<PayloadRequest, RequestError> {
+        match PayloadRequest::decode(&self.bytes) {
+            Err(RequestError::Empty | RequestError::Truncated) if self.has_more => {
+                Err(RequestError::TooLarge)
+            }
+            decoded => decoded,
+        }
+    }
 }
 
 impl PayloadRequest {
-    /// Reads the first JSON value of `bytes`.
+    /// Reads the first JSON value of `bytes`, however many they are.
     ///
     /// # Errors
     /// If there is none, or it is no request.
     pub fn decode(bytes: &[u8]) -> Result<Self, RequestError> {
-        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Option<Lenient>>();
+        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
         match values.next() {
-            None => Err(RequestError::Empty),
-            // Null leaves every field as it was.
-            Some(Ok(request)) => Ok(request.map_or_else(Self::default, |Lenient(request)| request)),
-            Some(Err(error)) if error.is_eof() => Err(RequestError::Truncated),
-            Some(Err(error)) => Err(RequestError::Malformed(error)),
+            None => return Err(RequestError::Empty),
+            Some(Ok(IgnoredAny)) => {}
+            Some(Err(error)) if error.is_eof() => return Err(RequestError::Truncated),
+            Some(Err(error)) => return Err(RequestError::Malformed(error)),
         }
+        let first = bytes.get(..values.byte_offset()).unwrap_or(bytes);
+        let request: Option<Lenient> =
+            serde_json::from_slice(first).map_err(RequestError::Malformed)?;
+        // Null leaves every field as it was.
+        Ok(request.map_or_else(Self::default, |Lenient(request)| request))
     }
 
     /// As it is sent.

@@ -1,17 +1,34 @@
 //! The answer: a block that the validator can propose as it is.
 //!
 //! Written as beacon-kit writes it, to the byte; read as beacon-kit reads it, but a list where one
-//! is needed is not `null`, and neither is anything in a list.
+//! is needed is not `null`, and neither is anything in a list, and no list is longer than a block could
+//! have it: whatever the answer says, decoding it needs no more memory than a few times its size.
 
-use alloy_eips::eip4844::Blob;
-use alloy_eips::eip4895::Withdrawal;
+use alloy_eips::{eip4844::Blob, eip4895::Withdrawal, eip7594::CELLS_PER_EXT_BLOB};
 use alloy_primitives::{Address, B256, Bloom, Bytes, FixedBytes, U256};
 use alloy_rpc_types_engine::{
     BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV1, ExecutionPayloadV2, ExecutionPayloadV3,
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::value::RawValue;
 
-use crate::{error_body::line, fork::ForkVersion};
+use crate::{
+    bounded::{Bounded, or_empty},
+    client::shortened,
+    error_body::line,
+    fork::ForkVersion,
+};
+
+/// The most transactions of a block that is read: more than fit into one of a billion gas.
+const MAX_TRANSACTIONS: usize = 65_536;
+/// The most withdrawals (EIP-4895: 16 on Ethereum; room for other chains).
+const MAX_WITHDRAWALS: usize = 256;
+/// The most execution requests: each has another type, of one byte (EIP-7685).
+const MAX_REQUESTS: usize = 256;
+/// The most blobs: 32 MiB of JSON, and more than any chain has.
+const MAX_BLOBS: usize = 128;
+/// The most proofs: one for each cell.
+const MAX_PROOFS: usize = MAX_BLOBS * CELLS_PER_EXT_BLOB;
 
 /// A block, and what a proposer needs besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +105,9 @@ impl PayloadResponse {
     /// # Errors
     /// If it is no answer, or one that a proposer could not use.
     pub fn decode(bytes: &[u8]) -> Result<Self, ResponseError> {
-        let read: Read = serde_json::from_slice(bytes).map_err(ResponseError::Json)?;
+        let read: Read = serde_json::from_slice(bytes).map_err(unreadable)?;
         let execution_requests = match read.execution_requests {
-            Some(requests) => requests,
+            Some(Bounded(requests)) => requests,
             None if read.fork_version.has_requests() => {
                 return Err(ResponseError::NoRequests(read.fork_version));
             }
@@ -100,7 +117,7 @@ impl PayloadResponse {
             fork_version: read.fork_version,
             execution_payload: read.execution_payload.into(),
             blobs_bundle: read.blobs_bundle.unwrap_or_default().try_into()?,
-            block_value: read.block_value.unwrap_or_default(),
+            block_value: read.block_value.unwrap_or_default().0,
             execution_requests,
         })
     }
@@ -221,6 +238,11 @@ impl<'a> From<&'a Withdrawal> for WrittenWithdrawal<'a> {
     }
 }
 
+/// The error repeats what it could not read, which may be as long as the answer.
+fn unreadable(error: serde_json::Error) -> ResponseError {
+    ResponseError::Json(serde_json::Error::custom(shortened(&error.to_string())))
+}
+
 /// An address with the checksum of EIP-55.
 fn checksummed<S: Serializer>(address: &&Address, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(address.to_checksum_buffer(None).as_str())
@@ -231,15 +253,32 @@ struct Read {
     fork_version: ForkVersion,
     execution_payload: ReadPayload,
     blobs_bundle: Option<ReadBundle>,
-    block_value: Option<U256>,
-    execution_requests: Option<Vec<Bytes>>,
+    block_value: Option<Wei>,
+    execution_requests: Option<Bounded<Bytes, MAX_REQUESTS>>,
+}
+
+/// An amount: in quotes, or a bare decimal number of any size.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wei(U256);
+
+impl<'de> Deserialize<'de> for Wei {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As a number it would lose its last digits beyond 64 bits.
+        let written = <&RawValue>::deserialize(deserializer)?.get();
+        if written.starts_with('"') {
+            return serde_json::from_str(written).map(Self).map_err(D::Error::custom);
+        }
+        let is_whole = written.bytes().all(|digit| digit.is_ascii_digit());
+        let amount = U256::from_str_radix(written, 10).ok().filter(|_| is_whole);
+        amount.map(Self).ok_or_else(|| D::Error::custom("expected an amount of Wei"))
+    }
 }
 
 #[derive(Default, Deserialize)]
 struct ReadBundle {
-    commitments: Option<Vec<FixedBytes<48>>>,
-    proofs: Option<Vec<FixedBytes<48>>>,
-    blobs: Option<Vec<Bytes>>,
+    commitments: Option<Bounded<FixedBytes<48>, MAX_BLOBS>>,
+    proofs: Option<Bounded<FixedBytes<48>, MAX_PROOFS>>,
+    blobs: Option<Bounded<Bytes, MAX_BLOBS>>,
 }
 
 #[derive(Deserialize)]
@@ -262,8 +301,8 @@ struct ReadPayload {
     extra_data: Bytes,
     base_fee_per_gas: U256,
     block_hash: B256,
-    transactions: Vec<Bytes>,
-    withdrawals: Option<Vec<Withdrawal>>,
+    transactions: Bounded<Bytes, MAX_TRANSACTIONS>,
+    withdrawals: Option<Bounded<Withdrawal, MAX_WITHDRAWALS>>,
     #[serde(default, with = "alloy_serde::quantity::opt")]
     blob_gas_used: Option<u64>,
     #[serde(default, with = "alloy_serde::quantity::opt")]
@@ -286,9 +325,9 @@ impl From<ReadPayload> for ExecutionPayloadV3 {
             extra_data: read.extra_data,
             base_fee_per_gas: read.base_fee_per_gas,
             block_hash: read.block_hash,
-            transactions: read.transactions,
+            transactions: read.transactions.0,
         };
-        let withdrawals = read.withdrawals.unwrap_or_default();
+        let withdrawals = or_empty(read.withdrawals);
         Self {
             payload_inner: ExecutionPayloadV2 { payload_inner, withdrawals },
             blob_gas_used: read.blob_gas_used.unwrap_or_default(),
@@ -301,9 +340,8 @@ impl TryFrom<ReadBundle> for BlobsBundle {
     type Error = ResponseError;
 
     fn try_from(read: ReadBundle) -> Result<Self, ResponseError> {
-        let commitments = read.commitments.unwrap_or_default();
-        let proofs = read.proofs.unwrap_or_default();
-        let read = read.blobs.unwrap_or_default();
+        let ReadBundle { commitments, proofs, blobs: read } = read;
+        let (commitments, proofs, read) = (or_empty(commitments), or_empty(proofs), or_empty(read));
         // Whether a blob has one proof or one for each cell, its fork says.
         let whole = read.len() == commitments.len()
             && proofs.len().checked_rem(read.len()).unwrap_or(proofs.len()) == 0
@@ -315,8 +353,9 @@ impl TryFrom<ReadBundle> for BlobsBundle {
                 proofs: proofs.len(),
             });
         }
-        let mut blobs = Vec::with_capacity(read.len());
-        for (index, blob) in read.iter().enumerate() {
+        // Nothing is reserved for a blob before its size is known.
+        let mut blobs = Vec::new();
+        for (index, blob) in read.into_iter().enumerate() {
             let size = |_| ResponseError::BlobSize { index, bytes: blob.len() };
             blobs.push(Blob::try_from(blob.as_ref()).map_err(size)?);
         }

@@ -57,7 +57,9 @@ fn a_request_is_read_as_leniently_as_by_the_other_server() {
     }
     assert!(matches!(slot(""), Err(RequestError::Empty)));
     assert!(matches!(slot(" \n"), Err(RequestError::Empty)));
-    for text in ["{", "{\"slot\"", "{\"slot\":\"0x1\"", "nul", "\""] {
+    let long = format!("{{\"slot\":100,\"a\":\"{}", "x".repeat(3_000));
+    for text in ["{", "{\"slot\"", "{\"slot\":\"0x1\"", "nul", "\"", "{\"slot\":100,\"a\":", &long]
+    {
         assert!(matches!(slot(text), Err(RequestError::Truncated)), "{text}");
     }
     for text in ["[]", "1", "x", "{\"slot\":1}", "{\"slot\":\"1\"}", "{\"slot\":\"0x01\"}"] {
@@ -82,6 +84,18 @@ fn the_value_is_read_in_every_notation() {
     let null = changed(|response| response["block_value"] = Value::Null).unwrap();
     assert_eq!(null.block_value, U256::ZERO);
     assert!(changed(|response| response["block_value"] = json!("many")).is_err());
+
+    let bare = |number: &str| {
+        let text = RESPONSE.replace("\"21000000000000\"", number);
+        PayloadResponse::decode(text.as_bytes()).map(|read| read.block_value)
+    };
+    for number in [U256::from(u64::MAX) + U256::from(1), U256::MAX] {
+        assert_eq!(bare(&number.to_string()).unwrap(), number);
+    }
+    let too_large = format!("{}0", U256::MAX);
+    for number in [&too_large, "1e3", "1.0", "-1", "true", "[]"] {
+        assert!(bare(number).is_err(), "{number}");
+    }
 }
 
 #[test]
@@ -167,6 +181,49 @@ fn blobs_commitments_and_proofs_go_together() {
             json!({ "commitments": [point], "proofs": [point], "blobs": ["0x00"] });
     });
     assert!(matches!(short, Err(ResponseError::BlobSize { index: 0, bytes: 1 })));
+}
+
+#[test]
+fn a_list_that_no_block_has_is_refused_before_it_costs_anything() {
+    const FLOOD: usize = 81_810;
+    let point = json!(FixedBytes::<48>::ZERO);
+    let flooded = |name: &str, element: Value, times: usize| {
+        let mut response = response();
+        *response.pointer_mut(name).unwrap() = json!(vec![element; times]);
+        let decoded = PayloadResponse::decode(response.to_string().as_bytes());
+        std::error::Error::source(&decoded.unwrap_err()).unwrap().to_string()
+    };
+    let withdrawal = response()["execution_payload"]["withdrawals"][0].clone();
+    for (name, element, limit) in [
+        ("/blobs_bundle/blobs", json!(""), 128),
+        ("/blobs_bundle/commitments", point.clone(), 128),
+        ("/blobs_bundle/proofs", point.clone(), 16_384),
+        ("/execution_payload/transactions", json!("0x00"), 65_536),
+        ("/execution_payload/withdrawals", withdrawal, 256),
+        ("/execution_requests", json!(""), 256),
+    ] {
+        let error = flooded(name, element.clone(), FLOOD);
+        assert!(error.contains(&format!("a list of more than {limit}")), "{name}: {error}");
+        // Of those it takes nothing is wrong with the number.
+        let whole = changed(|response| {
+            *response.pointer_mut(name).unwrap() = json!(vec![&element; limit]);
+        });
+        assert!(matches!(whole, Ok(_) | Err(ResponseError::Bundle { .. })), "{name}");
+    }
+    let empty = changed(|response| {
+        response["blobs_bundle"] = json!({
+            "commitments": vec![&point; 128], "proofs": vec![&point; 128], "blobs": vec![""; 128],
+        });
+    });
+    assert!(matches!(empty, Err(ResponseError::BlobSize { index: 0, bytes: 0 })));
+}
+
+#[test]
+fn an_error_does_not_repeat_an_answer() {
+    let long = "x".repeat(1_000_000);
+    let read = changed(|response| response["execution_requests"] = json!([long]));
+    let error = format!("{:?}", read.unwrap_err());
+    assert!(error.len() < 400, "{}", error.len());
 }
 
 #[test]

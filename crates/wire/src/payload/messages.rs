@@ -191,9 +191,10 @@ impl TryFrom<proto::BlobsBundle> for BlobsBundle {
     }
 }
 
-/// A list of bytes of exactly `N`.
+/// A list of bytes of exactly `N`. Nothing is reserved for those that were not looked at: a message
+/// of a few bytes may have a great many that are empty.
 fn all<const N: usize>(path: &str, list: &[Bytes]) -> Result<Vec<FixedBytes<N>>, Invalid> {
-    let mut read = Vec::with_capacity(list.len());
+    let mut read = Vec::new();
     for (index, one) in list.iter().enumerate() {
         read.push(fixed(&format!("{path}[{index}]"), one)?);
     }
@@ -250,6 +251,15 @@ mod tests {
     fn a_payload_is_the_same_after_its_journey() {
         let sent = proto::Payload::from(payload());
         assert_eq!(PayloadResponse::try_from(sent), Ok(payload()));
+    }
+
+    #[test]
+    fn nothing_is_reserved_for_blobs_that_are_empty() {
+        let mut sent = proto::Payload::from(payload());
+        // Each would be 128 KiB: more than any machine has.
+        sent.blobs_bundle.as_mut().unwrap().blobs = vec![Bytes::new(); 1 << 20];
+        let error = PayloadResponse::try_from(sent).unwrap_err();
+        assert_eq!(error.path(), "blobs_bundle.blobs[0]");
     }
 
     #[test]
