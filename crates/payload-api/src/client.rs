@@ -3,8 +3,10 @@
 //! One call is one request: no retries (whether it may be repeated, the caller knows), no
 //! redirects, no proxy, whatever the environment says. Connecting, sending, reading and decoding
 //! together have one deadline, the answer has a size limit, and every wrong answer is an error.
-//! Over TLS only the given authorities are trusted.
+//! Over TLS only the given authorities are trusted. A connection that nobody has time for any more is
+//! left to the next call.
 
+mod authorities;
 mod connection;
 
 use std::{
@@ -25,6 +27,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use preconf_chassis::{ConfigError, error::BoxError};
+use preconf_telemetry::inject_headers;
 use tokio::time::{error::Elapsed, timeout};
 use url::Url;
 
@@ -33,7 +36,7 @@ use crate::{
     ValidatorSecret,
 };
 
-pub use connection::Authorities;
+pub use authorities::Authorities;
 
 use connection::Connector;
 
@@ -153,6 +156,12 @@ pub enum FetchError {
     },
 }
 
+/// An answer that has arrived, of which nothing is known but its length.
+pub struct Answer {
+    host: String,
+    body: Bytes,
+}
+
 /// What a failure says about the sequencer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchFailure {
@@ -212,7 +221,21 @@ impl PayloadClient {
         &self.0.host
     }
 
-    /// Asks for a payload and has an answer `within` this time.
+    /// Asks for a payload and has the whole answer `within` this time, to be decoded: who has
+    /// answered is not silent, however long that takes.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn ask(
+        &self,
+        request: &PayloadRequest,
+        within: Duration,
+    ) -> Result<Answer, FetchError> {
+        let inner = &self.0;
+        inner.in_time(within, timeout(within, inner.ask(request)).await)
+    }
+
+    /// Asks for a payload and has it, decoded, `within` this time.
     ///
     /// # Errors
     /// See [`FetchError`].
@@ -221,21 +244,12 @@ impl PayloadClient {
         request: &PayloadRequest,
         within: Duration,
     ) -> Result<PayloadResponse, FetchError> {
-        let (inner, body) = (&self.0, Bytes::from(request.to_json()));
+        let inner = &self.0;
         let fetched = async {
-            let limit = inner.max_response_bytes;
-            let request = inner.request(Method::POST, &inner.payload, body);
-            let (status, body) = inner.exchange(request, limit).await?;
-            if status != StatusCode::OK {
-                return Err(inner.refusal(status, &body));
-            }
-            // Blobs make it megabytes: longer than a thread of the runtime may be held.
-            let decoded = tokio::task::spawn_blocking(move || PayloadResponse::decode(&body));
-            let host = || inner.host.clone();
-            decoded
-                .await
-                .map_err(|source| FetchError::Unfinished { host: host(), source })?
-                .map_err(|source| FetchError::Decode { host: host(), source })
+            let answer = inner.ask(request).await?;
+            let unfinished = |source| FetchError::Unfinished { host: inner.host.clone(), source };
+            let decoded = tokio::task::spawn_blocking(move || answer.decode());
+            decoded.await.map_err(unfinished)?
         };
         inner.in_time(within, timeout(within, fetched).await)
     }
@@ -255,7 +269,34 @@ impl PayloadClient {
     }
 }
 
+impl Answer {
+    /// Reads the payload. Blobs make it megabytes: longer than a thread of the runtime may be held.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn decode(self) -> Result<PayloadResponse, FetchError> {
+        let Self { host, body } = self;
+        PayloadResponse::decode(&body).map_err(|source| FetchError::Decode { host, source })
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
 impl Inner {
+    async fn ask(&self, request: &PayloadRequest) -> Result<Answer, FetchError> {
+        let request = self.request(Method::POST, &self.payload, request.to_json().into());
+        let (status, body) = self.exchange(request, self.max_response_bytes).await?;
+        if status == StatusCode::OK {
+            Ok(Answer { host: self.host.clone(), body })
+        } else {
+            Err(self.refusal(status, &body))
+        }
+    }
+
     fn request(&self, method: Method, uri: &Uri, body: Bytes) -> http::Request<Full<Bytes>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = http::Request::new(Full::new(body));
@@ -266,6 +307,7 @@ impl Inner {
             request.headers_mut().insert(AUTHORIZATION, token);
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(CONTENT_TYPE, json);
+            inject_headers(request.headers_mut());
         }
         *request.method_mut() = method;
         *request.uri_mut() = uri.clone();

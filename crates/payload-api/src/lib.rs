@@ -23,7 +23,7 @@ pub mod slot;
 pub mod client;
 
 pub use client::{
-    Authorities, ClientConfig, FetchError, FetchFailure, PayloadClient, SequencerUrl,
+    Answer, Authorities, ClientConfig, FetchError, FetchFailure, PayloadClient, SequencerUrl,
 };
 pub use error_body::{ErrorBody, HealthBody};
 pub use files::{FileError, ValidatorSecrets, Whitelist};

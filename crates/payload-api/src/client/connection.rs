@@ -1,73 +1,52 @@
 //! A connection to a sequencer: TCP, or TLS over it.
+//!
+//! It is made on a task of its own. If whoever wanted it has no more time, it is made all the same,
+//! and left to the next one: where each takes longer than a request may, there would never be any.
 
 use std::{
     future::Future,
     io,
-    path::Path,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
+use futures_util::future::select_ok;
 use http::Uri;
 use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
+    client::legacy::connect::{Connected, Connection, HttpConnector, dns::GaiResolver},
     rt::TokioIo,
 };
-use preconf_chassis::{ConfigError, read_text};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use parking_lot::Mutex;
+use preconf_chassis::ConfigError;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::Service;
 use url::Host;
 
-use super::SequencerUrl;
+use super::{Authorities, SequencerUrl};
 
-/// The largest file of certificates that is read.
-const MAX_PEM_BYTES: usize = 1024 * 1024;
-const HTTP1: &[u8] = b"http/1.1";
-
-/// The authorities that a sequencer's certificate must come from; no others are trusted.
-#[derive(Clone, Debug)]
-pub struct Authorities(Arc<RootCertStore>);
-
-impl Authorities {
-    /// Reads the certificates of a PEM file.
-    ///
-    /// # Errors
-    /// If it cannot be read, or does not hold at least one certificate and only usable ones.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let refuse = |reason| ConfigError::file(path, reason);
-        let pem = read_text(path, MAX_PEM_BYTES)?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            let certificate =
-                certificate.map_err(|error| refuse("holds malformed PEM").because(error))?;
-            roots
-                .add(certificate)
-                .map_err(|error| refuse("holds an unusable certificate").because(error))?;
-        }
-        if roots.is_empty() {
-            Err(refuse("holds no PEM certificate"))
-        } else {
-            Ok(Self(roots.into()))
-        }
-    }
-}
+/// How long a connection is made for, and kept if nobody waits for it: servers close one that asks
+/// nothing after 10 s.
+const MAKING: Duration = Duration::from_secs(5);
+/// After this time without success the addresses of the other family are tried too (RFC 8305: from
+/// 100 ms on).
+const OTHER_FAMILY: Duration = Duration::from_millis(100);
 
 /// Connects to one sequencer, whatever it is asked to connect to.
 #[derive(Clone)]
 pub(super) struct Connector {
-    host: Arc<str>,
-    port: u16,
+    http: HttpConnector,
+    place: Uri,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    left: Arc<Mutex<Option<Making>>>,
 }
 
 impl Connector {
@@ -82,11 +61,14 @@ impl Connector {
             None => return Err(ConfigError::flag(url, "has no host")),
         };
         let tls = match (url.is_tls(), authorities) {
-            (true, Some(Authorities(roots))) => {
-                let name = ServerName::try_from(host.clone()).map_err(|error| {
+            (true, Some(authorities)) => {
+                let name = ServerName::try_from(host).map_err(|error| {
                     ConfigError::flag(url, "has a host that no certificate can name").because(error)
                 })?;
-                Some((Arc::new(tls(url, roots)?), name))
+                let config = authorities.client().map_err(|error| {
+                    ConfigError::flag(url, "cannot be used with TLS").because(error)
+                })?;
+                Some((config, name))
             }
             (false, None) => None,
             (true, None) => {
@@ -97,32 +79,100 @@ impl Connector {
                 return Err(ConfigError::flag(url, reason));
             }
         };
-        let port = url.url().port_or_known_default().unwrap_or_default();
-        Ok(Self { host: host.into(), port, tls })
+        let place = format!("http://{}", url.host());
+        let place = place.parse().map_err(|error| {
+            ConfigError::flag(url, "has a host that cannot be connected to").because(error)
+        })?;
+        Ok(Self { http: http(GaiResolver::new()), place, tls, left: Arc::default() })
     }
 
+    /// One that was left, or else a new one; both, if the one that was left is still being made.
     async fn connect(self) -> io::Result<TokioIo<Link>> {
-        let stream = TcpStream::connect((&*self.host, self.port)).await?;
-        stream.set_nodelay(true)?;
-        let link = match self.tls {
-            Some((config, name)) => {
-                let stream = TlsConnector::from(config).connect(name, stream).await?;
-                Link::Tls(Box::new(stream))
+        let left = self.left.lock().take().filter(|left| left.began.elapsed() < MAKING);
+        let mut making = Vec::new();
+        match left.map(|left| Wanted { making: Some(left), left: Arc::clone(&self.left) }) {
+            Some(made) if made.is_finished() => {
+                if let Ok(link) = made.await {
+                    return Ok(TokioIo::new(link));
+                }
             }
-            None => Link::Plain(stream),
-        };
+            Some(unfinished) => making.push(unfinished),
+            None => {}
+        }
+        making.push(self.begin());
+        let (link, _rest) = select_ok(making).await?;
         Ok(TokioIo::new(link))
+    }
+
+    fn begin(&self) -> Wanted {
+        let (mut http, place, tls) = (self.http.clone(), self.place.clone(), self.tls.clone());
+        let make = async move {
+            let stream = http.call(place).await.map_err(io::Error::other)?.into_inner();
+            Ok(match tls {
+                Some((config, name)) => {
+                    let stream = TlsConnector::from(config).connect(name, stream).await?;
+                    Link::Tls(Box::new(stream))
+                }
+                None => Link::Plain(stream),
+            })
+        };
+        let link = tokio::spawn(async move {
+            timeout(MAKING, make).await.unwrap_or_else(|late| Err(io::Error::other(late)))
+        });
+        let making = Making { link, began: Instant::now() };
+        Wanted { making: Some(making), left: Arc::clone(&self.left) }
     }
 }
 
-fn tls(url: &SequencerUrl, roots: Arc<RootCertStore>) -> Result<ClientConfig, ConfigError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ConfigError::flag(url, "cannot be used with TLS").because(error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP1.to_vec()];
-    Ok(config)
+fn http<R>(resolver: R) -> HttpConnector<R> {
+    let mut http = HttpConnector::new_with_resolver(resolver);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(MAKING));
+    http.set_happy_eyeballs_timeout(Some(OTHER_FAMILY));
+    http
+}
+
+/// A connection that is being made, or was.
+struct Making {
+    link: JoinHandle<io::Result<Link>>,
+    began: Instant,
+}
+
+/// The same, and somebody waits for it. Dropped before it was had, it is left to the next one.
+struct Wanted {
+    making: Option<Making>,
+    left: Arc<Mutex<Option<Making>>>,
+}
+
+impl Wanted {
+    fn is_finished(&self) -> bool {
+        self.making.as_ref().is_some_and(|making| making.link.is_finished())
+    }
+}
+
+impl Future for Wanted {
+    type Output = io::Result<Link>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Link>> {
+        let making = self.making.as_mut().expect("it is not polled after it has ended");
+        let link = ready!(Pin::new(&mut making.link).poll(context));
+        self.making = None;
+        Poll::Ready(link.unwrap_or_else(|panicked| Err(io::Error::other(panicked))))
+    }
+}
+
+/// One is left at most: the one that was begun first, as long as it is any good.
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let Some(making) = self.making.take() else { return };
+        let mut left = self.left.lock();
+        let is_good = |left: &Making| left.began.elapsed() < MAKING;
+        let surplus =
+            if left.as_ref().is_some_and(is_good) { Some(making) } else { left.replace(making) };
+        if let Some(surplus) = surplus {
+            surplus.link.abort();
+        }
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -188,5 +238,45 @@ impl AsyncWrite for Link {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, vec::IntoIter};
+
+    use hyper_util::client::legacy::connect::dns::Name;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// An address where nothing is refused and nothing answered, for as long as these are held.
+    async fn black_hole(address: &str) -> io::Result<(SocketAddr, TcpListener, Vec<TcpStream>)> {
+        let socket = TcpSocket::new_v6()?;
+        socket.bind(address.parse().unwrap())?;
+        let (listener, mut waiting) = (socket.listen(1)?, Vec::new());
+        let address = listener.local_addr()?;
+        let soon = Duration::from_millis(200);
+        while let Ok(connected) = timeout(soon, TcpStream::connect(address)).await {
+            waiting.push(connected?);
+        }
+        Ok((address, listener, waiting))
+    }
+
+    #[tokio::test]
+    async fn a_first_address_that_swallows_everything_costs_a_tenth_of_a_second() {
+        // Where there is only one family there is nothing to choose.
+        let Ok((hole, _listener, _waiting)) = black_hole("[::1]:0").await else { return };
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = vec![hole, good.local_addr().unwrap()];
+        let resolver = tower::service_fn(move |_: Name| {
+            let addresses = addresses.clone();
+            async move { Ok::<IntoIter<SocketAddr>, io::Error>(addresses.into_iter()) }
+        });
+        let began = Instant::now();
+        // Without a port in the URL, each address has its own.
+        let stream = http(resolver).call(Uri::from_static("http://sequencer")).await.unwrap();
+        assert_eq!(stream.inner().peer_addr().unwrap(), good.local_addr().unwrap());
+        assert!(began.elapsed() < MAKING / 2, "{:?}", began.elapsed());
     }
 }
