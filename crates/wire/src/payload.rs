@@ -5,7 +5,7 @@ mod messages;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use preconf_payload_api::{HealthBody, PayloadRequest, PayloadResponse, ValidatorPubkey};
-use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Channel};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use crate::{
     MAX_MESSAGE_BYTES,
@@ -15,8 +15,10 @@ use crate::{
 
 /// The most bytes of a message that holds no payload.
 const MAX_SMALL_BYTES: usize = 4 * 1024;
+/// What a builder says that has failed; its log says more.
+const FAILED: &str = "the builder or its execution client failed";
 
-/// Why there is no payload.
+/// Why a payload is not there, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absence {
     /// Nothing was built with these attributes.
@@ -27,13 +29,31 @@ pub enum Absence {
     Unspecified,
 }
 
+/// Why a builder hands out no payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPayload {
+    /// It is not there: it may be in a moment.
+    Absent(Absence),
+    /// The builder or its execution client has failed: who asks learns no more than that.
+    Failed,
+}
+
+impl From<Absence> for NoPayload {
+    fn from(absence: Absence) -> Self {
+        Self::Absent(absence)
+    }
+}
+
 /// Whoever builds payloads.
 pub trait PayloadService: Send + Sync + 'static {
     /// Seals the block that was asked for with these attributes, and returns it.
+    ///
+    /// # Errors
+    /// If there is none, or getting it failed.
     fn payload(
         &self,
         request: PayloadRequest,
-    ) -> impl Future<Output = Result<PayloadResponse, Absence>> + Send;
+    ) -> impl Future<Output = Result<PayloadResponse, NoPayload>> + Send;
 
     /// Whether payloads can be built.
     fn health(&self) -> impl Future<Output = HealthBody> + Send;
@@ -102,11 +122,13 @@ impl<S: PayloadService> proto::payloads_server::Payloads for PayloadsAdapter<S> 
         use proto::get_payload_response::Outcome;
         let proto::GetPayloadRequest { slot, parent_beacon_block_root } = request.into_inner();
         let parent_block_root = fixed("parent_beacon_block_root", &parent_beacon_block_root)?;
+        let absent = |absence: proto::Absence| Outcome::Absent(absence.into());
         let outcome = match self.0.payload(PayloadRequest { slot, parent_block_root }).await {
             Ok(payload) => Outcome::Payload(payload.into()),
-            Err(Absence::NoBuild) => Outcome::Absent(proto::Absence::NoBuild.into()),
-            Err(Absence::NotAvailable) => Outcome::Absent(proto::Absence::NotAvailable.into()),
-            Err(Absence::Unspecified) => Outcome::Absent(proto::Absence::Unspecified.into()),
+            Err(NoPayload::Absent(Absence::NoBuild)) => absent(proto::Absence::NoBuild),
+            Err(NoPayload::Absent(Absence::NotAvailable)) => absent(proto::Absence::NotAvailable),
+            Err(NoPayload::Absent(Absence::Unspecified)) => absent(proto::Absence::Unspecified),
+            Err(NoPayload::Failed) => return Err(Status::internal(FAILED)),
         };
         Ok(Response::new(proto::GetPayloadResponse { outcome: Some(outcome) }))
     }
@@ -151,7 +173,10 @@ pub enum PayloadsError {
     /// The builder has none.
     #[error("the builder has no such payload")]
     Absent(Absence),
-    /// The builder could not be reached in time, or failed.
+    /// The builder has failed, and says so.
+    #[error("the builder could not get the payload")]
+    Failed(#[source] Box<Status>),
+    /// The builder could not be reached in time.
     #[error("the builder did not answer")]
     Unavailable(#[source] Box<Status>),
     /// The answer has no meaning.
@@ -245,6 +270,9 @@ impl ProposersClient {
 }
 
 fn failed(status: Status) -> PayloadsError {
+    if status.code() == Code::Internal {
+        return PayloadsError::Failed(Box::new(status));
+    }
     PayloadsError::Unavailable(Box::new(status))
 }
 

@@ -5,7 +5,8 @@
 //! by whichever server, it is the same block.
 //!
 //! A build that is not there yet, or has no block yet, is waited for, as beacon-kit does it: a few
-//! tries, no longer than the caller waits (who is gone, is not waited for).
+//! tries, no longer than the caller waits (who is gone, is not waited for). What has failed is not
+//! tried again: the caller has something better to do with the time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,17 +16,17 @@ use alloy_rpc_types_engine::{
 };
 use preconf_engine::PayloadVersion;
 use preconf_payload_api::{ForkVersion, HealthBody, PayloadRequest, PayloadResponse, SlotRule};
-use preconf_wire::payload::{Absence, PayloadService};
+use preconf_wire::payload::{Absence, NoPayload, PayloadService};
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info};
 
-use crate::sequencer::{Asker, Attributed, Sequencer};
+use crate::sequencer::{Asker, Attributed, Lack, Sequencer};
 
 /// How often a build is looked for.
-const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 /// From one try to the next.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// How long the execution client may take to say that it is there.
 const HEALTH: Duration = Duration::from_millis(500);
 
@@ -50,25 +51,28 @@ impl Payloads {
         (slot == Some(request.slot)).then_some(build)
     }
 
-    async fn seal(&self, build: Attributed) -> Result<PayloadResponse, Absence> {
+    async fn seal(&self, build: Attributed) -> Result<PayloadResponse, NoPayload> {
         let spec = &self.sequencer.spec;
         let version = PayloadVersion::of_get_payload(spec, build.timestamp);
         let fork = ForkVersion::at(spec, build.timestamp);
         let sealed = self.sequencer.payload(version, build.id, Asker::PayloadServer).await;
-        let envelope = sealed.ok_or(Absence::NotAvailable)?;
+        let envelope = sealed.map_err(|lack| match lack {
+            Lack::Absent => NoPayload::Absent(Absence::NotAvailable),
+            Lack::Failed => NoPayload::Failed,
+        })?;
         // Blobs make it megabytes: longer than a thread of the runtime may be held.
         let read = tokio::task::spawn_blocking(move || response(fork, version, &envelope)).await;
         read.map_err(|error| error.to_string())
             .and_then(|read| read.map_err(|error| error.to_string()))
             .map_err(|error| {
                 error!(id = %build.id, error, "the execution client's payload was not understood");
-                Absence::NotAvailable
+                NoPayload::Failed
             })
     }
 }
 
 impl PayloadService for Payloads {
-    async fn payload(&self, request: PayloadRequest) -> Result<PayloadResponse, Absence> {
+    async fn payload(&self, request: PayloadRequest) -> Result<PayloadResponse, NoPayload> {
         let mut absence = Absence::NoBuild;
         for attempt in 1..=TRIES {
             if let Some(build) = self.build(&request) {
@@ -82,7 +86,11 @@ impl PayloadService for Payloads {
                         }
                         return Ok(payload);
                     }
-                    Err(reason) => absence = reason,
+                    Err(NoPayload::Absent(reason)) => absence = reason,
+                    Err(NoPayload::Failed) => {
+                        error!(slot = request.slot, attempt, "GetPayloadBySlot failed");
+                        return Err(NoPayload::Failed);
+                    }
                 }
             }
             if attempt < TRIES {
@@ -90,7 +98,7 @@ impl PayloadService for Payloads {
             }
         }
         info!(slot = request.slot, "GetPayloadBySlot failed after retries");
-        Err(absence)
+        Err(absence.into())
     }
 
     async fn health(&self) -> HealthBody {

@@ -67,7 +67,7 @@ pub(crate) use builds::{Attributed, Builds};
 pub(crate) use heard::Heard;
 pub(crate) use lineage::Lineage;
 pub(crate) use opening::Attributes;
-pub(crate) use payload::Asker;
+pub(crate) use payload::{Asker, Lack};
 
 use builds::{NewBuild, NewWish, Stage, Theirs};
 use lineage::{Link, Walk};
@@ -203,7 +203,8 @@ impl EngineHooks for Sequencer {
         version: PayloadVersion,
         id: PayloadId,
     ) -> HookFuture<'_, Option<Box<RawValue>>> {
-        Box::pin(self.payload(version, id, Asker::ConsensusClient))
+        // Why there is none, its door hears of the execution client.
+        Box::pin(async move { self.payload(version, id, Asker::ConsensusClient).await.ok() })
     }
 
     fn forkchoice_unseen(&self, head: Option<B256>) {

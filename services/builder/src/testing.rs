@@ -177,8 +177,11 @@ pub(crate) async fn execution_client(
                 let id = &request["id"];
                 match answer(method, &request["params"]) {
                     Some(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
+                    // A payload that it has not is one that it does not know.
                     None => {
-                        let error = json!({"code": -32000, "message": "not now"});
+                        let is_payload = method.starts_with("engine_getPayload");
+                        let code = if is_payload { -38001 } else { -32000 };
+                        let error = json!({"code": code, "message": "not now"});
                         json!({"jsonrpc": "2.0", "id": id, "error": error})
                     }
                 }

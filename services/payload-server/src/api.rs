@@ -140,7 +140,9 @@ impl Api {
                     PayloadsError::Absent(Absence::NoBuild) => Refusal::NoBuild,
                     PayloadsError::Absent(Absence::NotAvailable) => Refusal::NotAvailable,
                     PayloadsError::Absent(Absence::Unspecified) => Refusal::Unspecified,
-                    PayloadsError::Unavailable(_) | PayloadsError::Invalid(_) => Refusal::Internal,
+                    PayloadsError::Failed(_)
+                    | PayloadsError::Unavailable(_)
+                    | PayloadsError::Invalid(_) => Refusal::Internal,
                 })
             }
         }

@@ -237,7 +237,8 @@ pub mod payloads_client {
             self
         }
         /// Seals the block that was asked for with these attributes and returns it, exactly as getPayload
-        /// does. Asked again, it is the same block.
+        /// does. Asked again, it is the same block. A block that is not there, or not yet, is an absence; a
+        /// builder that fails, or whose execution client does, answers INTERNAL.
         pub async fn get_payload(
             &mut self,
             request: impl tonic::IntoRequest<super::GetPayloadRequest>,
@@ -302,7 +303,8 @@ pub mod payloads_server {
     #[async_trait]
     pub trait Payloads: std::marker::Send + std::marker::Sync + 'static {
         /// Seals the block that was asked for with these attributes and returns it, exactly as getPayload
-        /// does. Asked again, it is the same block.
+        /// does. Asked again, it is the same block. A block that is not there, or not yet, is an absence; a
+        /// builder that fails, or whose execution client does, answers INTERNAL.
         async fn get_payload(
             &self,
             request: tonic::Request<super::GetPayloadRequest>,
@@ -607,7 +609,8 @@ pub mod proposers_client {
             self
         }
         /// Says who proposes a slot, or, in a later round of it, who does so now. A lower round than the
-        /// last one that was announced changes nothing.
+        /// last one that was announced changes nothing. A server keeps this in memory only: whoever says it
+        /// says it to every replica, and again after one has started anew. What is repeated does no harm.
         pub async fn set_proposer(
             &mut self,
             request: impl tonic::IntoRequest<super::SetProposerRequest>,
@@ -648,7 +651,8 @@ pub mod proposers_server {
     #[async_trait]
     pub trait Proposers: std::marker::Send + std::marker::Sync + 'static {
         /// Says who proposes a slot, or, in a later round of it, who does so now. A lower round than the
-        /// last one that was announced changes nothing.
+        /// last one that was announced changes nothing. A server keeps this in memory only: whoever says it
+        /// says it to every replica, and again after one has started anew. What is repeated does no harm.
         async fn set_proposer(
             &self,
             request: tonic::Request<super::SetProposerRequest>,

@@ -9,11 +9,12 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_rpc_types_engine::PayloadId;
 use preconf_assembly::BuildId;
-use preconf_engine::{EngineClient, proxy::PayloadVersion};
+use preconf_engine::{EngineClient, EngineError, proxy::PayloadVersion, rpc::code};
 use preconf_primitives::AbandonReason;
+use preconf_telemetry::Trace;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
-use tracing::{Instrument, debug, field, info_span, warn};
+use tracing::{Instrument, Span, debug, field, info_span, warn};
 
 use crate::sealing::SealedBlock;
 
@@ -32,8 +33,19 @@ pub(crate) enum Asker {
     PayloadServer,
 }
 
-/// Whose block it is, and the answer to getPayload, if it is here.
-type Answer = (&'static str, Option<Box<RawValue>>);
+/// Why there is no answer to getPayload here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// Neither we nor the execution client have a block of it, or not yet.
+    Absent,
+    /// We or the execution client may have one, and failed to hand it out.
+    Failed,
+}
+
+/// The answer to getPayload, or why it is not here.
+type Payload = Result<Box<RawValue>, Lack>;
+/// Whose block it is, and the answer.
+type Answer = (&'static str, Payload);
 
 impl Sequencer {
     /// Our block if it is sealed in time, else the execution client's.
@@ -42,10 +54,13 @@ impl Sequencer {
         version: PayloadVersion,
         id: PayloadId,
         asker: Asker,
-    ) -> Option<Box<RawValue>> {
-        let newest = self.builds.newest(id)?;
+    ) -> Payload {
+        let newest = self.builds.newest(id).ok_or(Lack::Absent)?;
         let span = info_span!("getPayload", build = newest.build.0, source = field::Empty);
         newest.trace.adopt(&span);
+        // A payload server asks within a trace of its own.
+        Trace::current().link(&span);
+        Trace::of(&span).link(&Span::current());
         let payload = self.newest_payload(version, newest, asker).instrument(span.clone());
         let (source, payload) = payload.await?;
         span.record("source", source);
@@ -58,12 +73,12 @@ impl Sequencer {
         version: PayloadVersion,
         newest: Newest,
         asker: Asker,
-    ) -> Option<Answer> {
+    ) -> Result<Answer, Lack> {
         let Newest { build, theirs, timestamp, is_led, mut stage, trace: _ } = newest;
         if let Err(error) = version.check_get_payload(&self.spec, timestamp) {
             // The client that it is forwarded to says so in its own words.
             warn!(%error, "a payload was asked for in a version of another fork");
-            return None;
+            return Err(Lack::Absent);
         }
         let (has_fallback, to_ask) = match (theirs, asker) {
             (Theirs::Told(theirs), Asker::ConsensusClient) => (theirs.is_some(), Vec::new()),
@@ -94,19 +109,20 @@ impl Sequencer {
         // A block without promises that nobody published: the client's own is fuller.
         let is_first = |sealed: &Arc<SealedBlock>| is_led || !has_fallback || sealed.is_used();
         if let Some(ours) = self.ours(sealed.clone().filter(is_first), version).await {
-            return Some(ours);
+            return Ok(ours);
         }
         self.end(build, AbandonReason::SealFailed);
+        // A block that is sealed and cannot be written is not absent.
+        let mut payload = Err(if sealed.is_some() { Lack::Failed } else { Lack::Absent });
         if let Some(fallback) = fallback {
-            let payload = fallback.await.ok().flatten();
-            if payload.is_none()
+            payload = fallback.await.unwrap_or(Err(Lack::Failed));
+            if payload.is_err()
                 && let Some(ours) = self.ours(sealed, version).await
             {
-                return Some(ours);
+                return Ok(ours);
             }
-            return Some(self.theirs(build, payload));
         }
-        Some(self.theirs(build, None))
+        Ok(self.theirs(build, payload))
     }
 
     /// Our block, if there is one.
@@ -117,11 +133,11 @@ impl Sequencer {
     ) -> Option<Answer> {
         let envelope = sealed?.envelope(version).await?;
         self.metrics.payload("builder");
-        Some(("builder", Some(envelope)))
+        Some(("builder", Ok(envelope)))
     }
 
     /// The execution client's block, which the door has if it is not here.
-    fn theirs(&self, build: BuildId, payload: Option<Box<RawValue>>) -> Answer {
+    fn theirs(&self, build: BuildId, payload: Payload) -> Answer {
         warn!(build = build.0, "the payload is the execution client's own");
         self.metrics.payload("fallback");
         ("fallback", payload)
@@ -134,21 +150,62 @@ async fn fallback(
     version: PayloadVersion,
     ids: &[PayloadId],
     deadline: Duration,
-) -> Option<Box<RawValue>> {
+) -> Payload {
     let asking = async {
+        let mut lacks = Lack::Absent;
         for id in ids {
             match engine.request(version.get_payload(), &(id,), deadline).await {
-                Ok(envelope) => return Some(envelope),
+                Ok(envelope) => return Ok(envelope),
                 Err(error) => {
                     debug!(%id, error = &error as &dyn std::error::Error, "is not to be had");
+                    if lack(&error) == Lack::Failed {
+                        lacks = Lack::Failed;
+                    }
                 }
             }
         }
-        None
+        Err(lacks)
     };
-    let payload = timeout(deadline, asking).await.ok().flatten();
-    if payload.is_none() {
-        warn!("there is no fallback");
+    let payload = timeout(deadline, asking).await.unwrap_or(Err(Lack::Failed));
+    if let Err(lack) = &payload {
+        warn!(?lack, "there is no fallback");
     }
     payload
+}
+
+/// What an error of the execution client says of its payload.
+fn lack(error: &EngineError) -> Lack {
+    match error {
+        EngineError::Rpc { error, .. } if error.code == code::UNKNOWN_PAYLOAD => Lack::Absent,
+        EngineError::Rpc { .. }
+        | EngineError::Url { .. }
+        | EngineError::Encode { .. }
+        | EngineError::Transport { .. }
+        | EngineError::Timeout { .. }
+        | EngineError::TooLarge { .. }
+        | EngineError::Status { .. }
+        | EngineError::Decode { .. } => Lack::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use preconf_engine::rpc::RpcError;
+
+    use super::*;
+
+    #[test]
+    fn only_a_payload_that_the_execution_client_does_not_know_is_absent() {
+        let (method, host) = (String::new, String::new);
+        let refused = |code| {
+            let error = RpcError::new(code, "no");
+            EngineError::Rpc { method: method(), host: host(), error }
+        };
+        assert_eq!(lack(&refused(-38_001)), Lack::Absent);
+        let deadline = Duration::from_secs(1);
+        let late = EngineError::Timeout { method: method(), host: host(), deadline };
+        for error in [refused(-32_603), refused(-38_002), late] {
+            assert_eq!(lack(&error), Lack::Failed, "{error}");
+        }
+    }
 }

@@ -2,9 +2,12 @@
 
 mod ends;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use alloy_consensus::{EthereumTxEnvelope, SignableTransaction as _, TxEip1559, TxEip4844};
@@ -29,7 +32,7 @@ use preconf_upstream::{Upstream, UpstreamConfig};
 use preconf_wire::{
     feed::FeedItem,
     ingress::IngressService,
-    payload::{Absence, PayloadService},
+    payload::{Absence, NoPayload, PayloadService},
 };
 use serde_json::{Value, json};
 
@@ -37,7 +40,7 @@ use super::*;
 use crate::{
     build::{BuildThread, OrderQueue},
     ingress::Ingress,
-    payloads::Payloads,
+    payloads::{PAUSE, Payloads, TRIES},
     speculation::Speculation,
     testing::{DEADLINE, at, execution_client, hash},
 };
@@ -564,7 +567,7 @@ async fn a_validator_is_given_a_block_of_its_slot_after_its_beacon_block_and_no_
         let others = [(slot + 1, B256::ZERO), (slot - 1, B256::ZERO), (slot, hash(1))];
         for (slot, parent_block_root) in others {
             let absence = payloads.payload(PayloadRequest { slot, parent_block_root }).await;
-            assert_eq!(absence, Err(Absence::NoBuild));
+            assert_eq!(absence, Err(Absence::NoBuild.into()));
         }
         // Nothing was asked of the thread: who asks ends the build.
         while let Some(order) = bench.order_or_none() {
@@ -572,8 +575,24 @@ async fn a_validator_is_given_a_block_of_its_slot_after_its_beacon_block_and_no_
         }
         // The chain has no payloads yet that anybody could ask for.
         let absence = payloads.payload(PayloadRequest { slot, parent_block_root: B256::ZERO });
-        assert_eq!(absence.await, Err(Absence::NotAvailable));
+        assert_eq!(absence.await, Err(Absence::NotAvailable.into()));
     }
+}
+
+#[tokio::test]
+async fn a_build_is_looked_for_five_times_fifty_milliseconds_apart() {
+    let bench = Bench::new(64, |method, _| nothing(method)).await;
+    let payloads = Payloads::new(&bench.sequencer, SlotRule::Number);
+    let request = PayloadRequest { slot: 1, parent_block_root: B256::ZERO };
+    let began = Instant::now();
+    assert_eq!(payloads.payload(request).await, Err(Absence::NoBuild.into()));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
+    assert_eq!((TRIES, PAUSE), (5, Duration::from_millis(50)));
+
+    // One that begins after it was first looked for is found.
+    let (absence, _) = tokio::join!(payloads.payload(request), bench.open(24));
+    assert_eq!(absence, Err(Absence::NotAvailable.into()));
 }
 
 #[tokio::test]

@@ -240,12 +240,13 @@ async fn a_payload_that_is_not_there_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_builder_that_fails_or_is_silent_is_our_fault_and_not_explained() {
     let world = World::with(&["--builder-timeout-ms", "50"]).await;
-    world.builder.will(Reply::Silence);
-    assert_refused(&world.ask(0, REQUEST).await, 500, "internal server error");
-
+    for reply in [Reply::Failure, Reply::Silence] {
+        world.builder.will(reply);
+        assert_refused(&world.ask(0, REQUEST).await, 500, "internal server error");
+    }
     world.builder.context.finish(SOON).await.map_err(|exit| exit.to_string()).unwrap();
     assert_refused(&world.ask(0, REQUEST).await, 500, "internal server error");
-    assert_eq!(world.results("internal_error"), 2);
+    assert_eq!(world.results("internal_error"), 3);
     world.end().await;
 }
 

@@ -8,7 +8,7 @@ use alloy_rpc_types_engine::{ExecutionPayloadV1, ExecutionPayloadV2, ExecutionPa
 use parking_lot::Mutex;
 use preconf_chassis::{Context, Security, grpc};
 use preconf_payload_api::{BlobsBundle, ForkVersion, HealthBody, PayloadRequest, PayloadResponse};
-use preconf_wire::payload::{Absence, PayloadService, payloads};
+use preconf_wire::payload::{Absence, NoPayload, PayloadService, payloads};
 use tonic::service::Routes;
 
 /// What the builder does when it is asked.
@@ -16,6 +16,7 @@ use tonic::service::Routes;
 pub(crate) enum Reply {
     Payload(Box<PayloadResponse>),
     Absent(Absence),
+    Failure,
     Silence,
 }
 
@@ -52,12 +53,13 @@ impl Builder {
 struct Door(Arc<Builder>);
 
 impl PayloadService for Door {
-    async fn payload(&self, request: PayloadRequest) -> Result<PayloadResponse, Absence> {
+    async fn payload(&self, request: PayloadRequest) -> Result<PayloadResponse, NoPayload> {
         self.0.asked.lock().push(request);
         let reply = self.0.reply.lock().clone();
         match reply {
             Reply::Payload(payload) => Ok(*payload),
-            Reply::Absent(absence) => Err(absence),
+            Reply::Absent(absence) => Err(absence.into()),
+            Reply::Failure => Err(NoPayload::Failed),
             Reply::Silence => pending().await,
         }
     }

@@ -309,6 +309,33 @@ async fn a_sealed_block_that_nobody_published_is_handed_out_if_there_is_no_other
 }
 
 #[tokio::test]
+async fn a_payload_that_is_absent_is_asked_for_five_times_and_one_that_cannot_be_read_once() {
+    let unreadable = json!({ "executionPayload": null });
+    let absent = NoPayload::Absent(Absence::NotAvailable);
+    for (answer, times, outcome) in [(None, 5, absent), (Some(unreadable), 1, NoPayload::Failed)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let bench = Bench::on_cancun(move |method, _| match method {
+            "engine_getPayloadV3" => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                answer.clone()
+            }
+            other => nothing(other),
+        })
+        .await;
+        let wish = new_wish(attributes(12), Some(PayloadId::new([1; 8])));
+        let build = bench.sequencer.builds.register(wish);
+        bench.sequencer.end(build, AbandonReason::SealFailed);
+        let slots = SlotRule::Time { genesis: 0, seconds: 12.try_into().unwrap() };
+        let payloads = Payloads::new(&bench.sequencer, slots);
+
+        let request = PayloadRequest { slot: 1, parent_block_root: B256::ZERO };
+        assert_eq!(payloads.payload(request).await, Err(outcome));
+        assert_eq!(asked.load(Ordering::SeqCst), times);
+    }
+}
+
+#[tokio::test]
 async fn a_transaction_with_more_gas_than_one_may_have_is_refused() {
     let osaka = r#""shanghaiTime":0,"cancunTime":0,"pragueTime":0,"osakaTime":0,"blobSchedule":{
         "cancun":{"target":3,"max":6,"baseFeeUpdateFraction":3338477},
