@@ -69,6 +69,9 @@ pub trait SignerService: Send + Sync + 'static {
         &self,
         epoch: Epoch,
     ) -> impl Future<Output = Result<Duration, SignerRefusal>> + Send;
+    /// Gives it back, for anyone to take at once.
+    fn release_lease(&self, epoch: Epoch)
+    -> impl Future<Output = Result<(), SignerRefusal>> + Send;
     /// Opens a session.
     fn open_session(
         &self,
@@ -146,6 +149,15 @@ impl<S: SignerService> proto::signer_server::Signer for Adapter<S> {
         let proto::RenewLeaseRequest { epoch } = request.into_inner();
         let duration = self.0.renew_lease(Epoch::new(epoch)).await.map_err(refusal)?;
         Ok(Response::new(proto::RenewLeaseResponse { duration_ms: millis(duration) }))
+    }
+
+    async fn release_lease(
+        &self,
+        request: Request<proto::ReleaseLeaseRequest>,
+    ) -> Result<Response<proto::ReleaseLeaseResponse>, Status> {
+        let proto::ReleaseLeaseRequest { epoch } = request.into_inner();
+        self.0.release_lease(Epoch::new(epoch)).await.map_err(refusal)?;
+        Ok(Response::new(proto::ReleaseLeaseResponse {}))
     }
 
     async fn open_session(
@@ -282,6 +294,15 @@ impl SignerClient {
         let request = self.timed(proto::RenewLeaseRequest { epoch: epoch.get() });
         let response = self.client.clone().renew_lease(request).await.map_err(failed)?;
         Ok(Duration::from_millis(response.into_inner().duration_ms))
+    }
+
+    /// Gives the right to build back, for anyone to take at once.
+    ///
+    /// # Errors
+    /// If it was lost or the signer does not answer.
+    pub async fn release_lease(&self, epoch: Epoch) -> Result<(), SignerError> {
+        let request = self.timed(proto::ReleaseLeaseRequest { epoch: epoch.get() });
+        self.client.clone().release_lease(request).await.map(drop).map_err(failed)
     }
 
     /// Opens a session.

@@ -194,7 +194,10 @@ impl Publisher {
             for owed in std::mem::take(&mut self.owed) {
                 self.lose(&owed.statement, "shutdown");
             }
+            // What was signed and not published is this builder's to publish: the lease runs out.
+            return;
         }
+        self.release_lease().await;
     }
 
     /// Publishes what is waiting, and ends the open session.

@@ -52,6 +52,8 @@ pub(crate) struct FakeSigner {
     pub(crate) granted: Option<Duration>,
     /// How often the lease was renewed.
     pub(crate) renewed: watch::Sender<usize>,
+    /// How many statements it had been asked for when the lease was given back, if it was.
+    pub(crate) released: Mutex<Option<usize>>,
 }
 
 impl FakeSigner {
@@ -107,6 +109,11 @@ impl SignerService for FakeSigner {
         }
         self.renewed.send_modify(|renewed| *renewed += 1);
         Ok(self.granted.unwrap_or(DEADLINE))
+    }
+
+    async fn release_lease(&self, _: Epoch) -> Result<(), SignerRefusal> {
+        *self.released.lock() = Some(*self.asked.borrow());
+        Ok(())
     }
 
     async fn open_session(&self, request: OpenSession) -> Result<OpenedSession, SignerRefusal> {

@@ -223,6 +223,13 @@ impl SignerService for Signer {
         Ok(grant.duration)
     }
 
+    async fn release_lease(&self, epoch: Epoch) -> Result<(), SignerRefusal> {
+        let asked = Asked::by("release_lease", epoch);
+        self.decide(asked, |machine, _| machine.release_lease(epoch)).await?;
+        info!(%epoch, "lease released");
+        Ok(())
+    }
+
     async fn open_session(&self, request: OpenSession) -> Result<OpenedSession, SignerRefusal> {
         let asked = Asked::by("open_session", request.epoch).for_block(request.block_number);
         let ask = |machine: &Watermark, now| machine.open_session(&request, now);

@@ -153,6 +153,14 @@ impl Watermark {
         self.leases.renew(epoch)
     }
 
+    /// Gives the right to build back: anyone may have it at once, under a new epoch.
+    ///
+    /// # Errors
+    /// `LeaseLost` if the epoch is not the newest, or was given back before.
+    pub fn release_lease(&self, epoch: Epoch) -> Result<Decision<Grant>, Refused> {
+        self.leases.release(epoch)
+    }
+
     /// Opens a session. The same request again, before anything was signed, is the same session.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The right to publish: taken, kept and lost.
+//! The right to publish: taken, kept, lost and given back.
 //!
 //! Who has no lease asks for it every [`LEASE_POLL`], and says when it has it and when it has lost
 //! it. While another builder has it this one is not ready, and only then: a consensus client without
@@ -88,6 +88,23 @@ impl Publisher {
             }
             Err(error @ (SignerError::Unavailable(_) | SignerError::Invalid(_))) => {
                 warn!(error = &error as &dyn std::error::Error, "the lease was not renewed");
+            }
+        }
+    }
+
+    /// Gives the lease back, so that a standby does not wait until it runs out.
+    pub(super) async fn release_lease(&mut self) {
+        if self.parts.unsigned.is_some() {
+            return;
+        }
+        let Some(Lease { epoch, .. }) = self.lease.take() else { return };
+        // Readers go to who has it next.
+        self.parts.feed.dismiss();
+        match self.parts.signer.release_lease(epoch).await {
+            Ok(()) => info!(%epoch, "lease released"),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, %epoch, "the lease was not released: it runs out");
             }
         }
     }

@@ -21,6 +21,8 @@ struct Bench {
     outgoing: mpsc::Sender<Outgoing>,
     feed: FeedStream,
     context: Context,
+    /// The signer outlives the publisher.
+    signers: Context,
     reports: mpsc::Receiver<Published>,
     _directory: TempDir,
 }
@@ -38,9 +40,9 @@ impl Bench {
         journal: Option<Journal>,
         unsigned: Option<Flashblock>,
     ) -> Self {
-        let context = Context::for_test();
+        let (context, signers) = (Context::for_test(), Context::for_test());
         let signer = Arc::new(signer);
-        let (client, _directory) = signer.serve(&context).await;
+        let (client, _directory) = signer.serve(&signers).await;
         let origin = Arc::new(Feed::new(Shutdown::new()));
         let feed = origin.subscribe(None).unwrap();
         let metrics = Arc::new(Metrics::new(&context.registry));
@@ -63,7 +65,7 @@ impl Bench {
             publisher.run(to_publish, shutdown).await;
             Ok::<(), std::convert::Infallible>(())
         });
-        Self { signer, outgoing, feed, context, reports, _directory }
+        Self { signer, outgoing, feed, context, signers, reports, _directory }
     }
 
     async fn publish(&self, outgoing: Outgoing) {
@@ -99,7 +101,9 @@ impl Bench {
     }
 
     async fn stop(self) {
-        self.context.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
+        for context in [self.context, self.signers] {
+            context.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
+        }
     }
 }
 
@@ -261,4 +265,28 @@ async fn a_lease_is_renewed_by_how_long_it_was_given_for_and_not_by_what_was_ask
     let mut renewed = bench.signer.renewed.subscribe();
     timeout(DEADLINE, renewed.wait_for(|renewed| *renewed >= 2)).await.unwrap().unwrap();
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_stopped_gives_the_lease_back_after_its_last_words() {
+    let mut bench = Bench::new(DEADLINE).await;
+    bench.publish(open(1)).await;
+    bench.publish(flashblock(1)).await;
+    bench.flashblock().await;
+    let signer = bench.signer.clone();
+    assert_eq!(*signer.released.lock(), None);
+    bench.stop().await;
+    assert_eq!(*signer.released.lock(), Some(1), "the session was abandoned before");
+}
+
+#[tokio::test]
+async fn a_publisher_that_had_no_time_for_its_last_words_keeps_the_lease() {
+    let mut bench = Bench::new(DEADLINE).await;
+    bench.publish(open(1)).await;
+    bench.publish(flashblock(1)).await;
+    bench.flashblock().await;
+    let signer = bench.signer.clone();
+    signer.is_silent.store(true, Ordering::SeqCst);
+    bench.stop().await;
+    assert_eq!(*signer.released.lock(), None);
 }

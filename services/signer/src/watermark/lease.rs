@@ -1,7 +1,8 @@
 //! The right to build: who has it, under which number, and until when.
 //!
 //! The newest epoch is the only one that is ever honoured: once a higher one was given, all lower
-//! ones are refused for ever. A lease that ran out can be renewed as long as nobody else took it.
+//! ones are refused for ever. A lease that ran out can be renewed as long as nobody else took it; one
+//! that was given back cannot.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ impl LeaseBounds {
     }
 }
 
-/// A lease that is given or renewed.
+/// A lease that is given, renewed or, if it lasts no time, given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Its number.
@@ -90,12 +91,18 @@ impl Leases {
         Ok(Decision::New(Grant { epoch, holder, duration }))
     }
 
+    pub(super) fn release(&self, epoch: Epoch) -> Result<Decision<Grant>, Refused> {
+        let Lease { holder, .. } = self.of(epoch)?.clone();
+        Ok(Decision::New(Grant { epoch, holder, duration: Duration::ZERO }))
+    }
+
     pub(super) fn grant(&mut self, grant: &Grant, now: Duration) {
         let Grant { epoch, holder, duration } = grant.clone();
         assert!(epoch >= self.newest, "epoch {epoch} was given after {}", self.newest);
         self.newest = epoch;
         let expires_at = now.saturating_add(duration);
-        self.lease = Some(Lease { holder, duration, expires_at });
+        let lease = Lease { holder, duration, expires_at };
+        self.lease = (!duration.is_zero()).then_some(lease);
     }
 
     /// The lease of the newest epoch, run out or not.

@@ -102,7 +102,7 @@ pub struct RetractionList {
 /// One line of the record. Committing all of them in order leads to the same state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A lease was given or renewed.
+    /// A lease was given, renewed or given back.
     Lease(Grant),
     /// A session was opened.
     Session(Opened),

@@ -63,6 +63,11 @@ impl Bench {
         self.settle(decided).map(|decision| decision.get().duration)
     }
 
+    fn release(&mut self, epoch: Epoch) -> Result<(), Refused> {
+        let decided = self.machine.release_lease(epoch);
+        self.settle(decided).map(drop)
+    }
+
     fn open_session(&mut self, request: &OpenSession) -> Result<Decision<Opened>, Refused> {
         let decided = self.machine.open_session(request, self.now);
         self.settle(decided)

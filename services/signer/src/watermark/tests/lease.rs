@@ -69,6 +69,22 @@ fn a_lease_that_ran_out_signs_nothing_until_it_is_renewed() {
 }
 
 #[test]
+fn a_lease_that_was_given_back_is_for_anyone_and_no_longer_for_who_had_it() {
+    let (mut bench, epoch, opened) = Bench::open();
+    bench.release(epoch).unwrap();
+    assert_eq!(reason(bench.renew(epoch)), Reason::LeaseLost);
+    assert_eq!(reason(bench.release(epoch)), Reason::LeaseLost);
+    assert_eq!(reason(bench.open_block(epoch, 101)), Reason::LeaseLost);
+    let request = flashblock(epoch, opened.session.seq, 0, 1, Digest::ZERO);
+    assert_eq!(reason(bench.sign(&request)), Reason::LeaseLost);
+
+    let next = bench.acquire("b").unwrap();
+    assert_eq!(next, epoch.next().unwrap());
+    assert_eq!(reason(bench.release(epoch)), Reason::LeaseLost);
+    assert_eq!(reason(bench.acquire("a")), Reason::LeaseHeld);
+}
+
+#[test]
 fn a_lease_lasts_neither_shorter_nor_longer_than_the_bounds() {
     let machine = Bench::new().machine;
     for (asked, given) in [(0, 1), (1, 1), (30, 30), (60, 60), (61, 60), (u64::MAX, 60)] {
