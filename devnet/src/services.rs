@@ -158,6 +158,7 @@ impl CommandLines<'_> {
         flags.add("--listen", &self.sockets.signer);
         flags.add("--flashblock-signing-key", self.keys.signing_key.display());
         flags.add("--chain-id", self.options.chain.id());
+        flags.add("--record", self.keys.signing_key.with_file_name("signer.record").display());
         self.service("signer", "preconf-signer", flags)
     }
 

@@ -5,7 +5,11 @@ use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 use clap::Parser;
 use preconf_chassis::{ConfigError, Endpoint, ProcessArgs, Security, SecurityArgs};
 
-use crate::{Prepared, Signatory, SigningKey, watermark::LeaseBounds};
+use crate::{
+    Prepared, Signatory, SigningKey,
+    record::{Claimed, Identity},
+    watermark::LeaseBounds,
+};
 
 /// Holds the key of the sequencer and signs what the builder publishes, never two contents at one
 /// position.
@@ -28,6 +32,11 @@ pub struct Config {
     /// The chain that signatures are for.
     #[arg(long, env = "PRECONF_CHAIN_ID", value_name = "ID")]
     pub chain_id: NonZeroU64,
+
+    /// Where what was decided is written, before it is signed, and read again at the next start.
+    /// Without it, what was signed is forgotten with the process.
+    #[arg(long, env = "PRECONF_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
 
     /// The shortest lease that is given, whatever a builder asks for.
     #[arg(long, env = "PRECONF_LEASE_MIN_MS", value_name = "MS", default_value = "1000")]
@@ -57,7 +66,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the key and the certificates, and checks that the flags fit together.
+    /// Reads the key, the certificates and the record, and checks that the flags fit together.
     ///
     /// # Errors
     /// Names the flag or the file that is wrong.
@@ -73,12 +82,16 @@ impl Config {
         let duration = |millis: NonZeroU64| Duration::from_millis(millis.get());
         let bounds = LeaseBounds::new(duration(self.lease_min_ms), duration(self.lease_max_ms))
             .ok_or_else(|| ConfigError::flag("--lease-min-ms", "is above --lease-max-ms"))?;
+        let identity = Identity { chain_id: self.chain_id.get(), public_key: key.public_key() };
+        let claim = |path: &PathBuf| Claimed::open(path, identity, bounds);
+        let record = self.record.as_ref().map(claim).transpose()?;
         Ok(Prepared {
             listen: self.listen.clone(),
             allow_names: self.allow_names.clone(),
             security,
             signatory: Signatory::new(key, self.chain_id.get()),
             bounds,
+            record,
             seed: None,
         })
     }

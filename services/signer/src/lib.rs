@@ -7,12 +7,14 @@
 //!
 //! The key is in this process and nowhere else; it never leaves it, and is never printed.
 //!
-//! State is held in memory: a signer that is restarted does not remember what it signed. It says so
-//! when it starts, and takes its numbers from the clock so that they are not used twice ([`Seed`]).
+//! With `--record` each decision is on the disk before its signature leaves, and a signer that is
+//! started again goes on where it was. Without, state is in memory: it says so when it starts, and
+//! takes its numbers from the clock so that they are not used twice ([`Seed`]).
 
 mod config;
 mod key;
 mod metrics;
+mod record;
 mod server;
 pub mod service;
 mod signatory;

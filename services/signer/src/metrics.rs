@@ -5,7 +5,8 @@ use preconf_telemetry::{
     metrics::{Counter, Family, Gauge, Histogram},
 };
 
-/// Buckets for two BLS signatures, in seconds: half a millisecond when nothing is in the way.
+/// Buckets for two BLS signatures, in seconds: half a millisecond when nothing is in the way, and
+/// for the disk that is waited for before them.
 const SIGN_SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.000_75, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5];
 
@@ -46,6 +47,10 @@ pub(crate) struct Metrics {
     pub(crate) epoch: Gauge,
     /// The newest session.
     pub(crate) last_seq: Gauge,
+    /// From decisions that wait to their being on the disk.
+    pub(crate) record_sync_seconds: Histogram,
+    /// The length of the record.
+    pub(crate) record_bytes: Gauge,
 }
 
 impl Metrics {
@@ -70,6 +75,12 @@ impl Metrics {
             ),
             epoch: registry.gauge("epoch", "The newest epoch"),
             last_seq: registry.gauge("last_seq", "The newest session"),
+            record_sync_seconds: registry.histogram(
+                "record_sync_seconds",
+                "Time until decisions are on the disk, those that wait together counted once",
+                SIGN_SECONDS,
+            ),
+            record_bytes: registry.gauge("record_bytes", "Length of the record on the disk"),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The key behind the machine: answers `signer.v1`.
 //!
-//! The order of every answer: the machine decides and records under one lock, which is never held
-//! across an await; then, and only then, the signature is made, on a thread of its own. A caller
-//! that gives up in between finds the record when it asks again, and gets the same bytes.
+//! The order of every answer: the machine decides and commits under one lock, which is never held
+//! across an await; if there is a record, what it committed is waited for until it is on the disk,
+//! also by those who only ask again; then, and only then, the signature is made, on a thread of its
+//! own. A caller that gives up in between finds the decision when it asks again, and gets the same
+//! bytes.
 //!
 //! Leases, sessions and refusals are logged as they happen; refusals at most once a second for
 //! each reason, with the number that was not logged. No line carries key material.
@@ -19,7 +21,7 @@ use preconf_signing::{
     Head, Lease, OpenSession, OpenedSession, SignFlashblock, Signature, Signatures,
     SignedStatement, SignerRefusal, SignerRefusalReason, v2,
 };
-use preconf_telemetry::{LogLimit, Registry};
+use preconf_telemetry::LogLimit;
 use preconf_wire::signer::{SealSession, SignerService};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::{debug, error, info};
@@ -27,6 +29,7 @@ use tracing::{debug, error, info};
 use crate::{
     Signatory,
     metrics::{Kind, Metrics},
+    record::{Line, Recorder, Room},
     watermark::{Decision, Entry, Grant, Opened, Record, Refused, Tip, Watermark},
 };
 
@@ -40,54 +43,84 @@ const MAX_LOGGED_NAME: usize = 64;
 /// A signer.
 #[derive(Debug)]
 pub struct Signer {
-    watermark: Mutex<Watermark>,
+    watermark: Arc<Mutex<Watermark>>,
+    recorder: Recorder,
     signatory: Arc<Signatory>,
-    started: Instant,
+    clock: Clock,
     signing: Semaphore,
     metrics: Metrics,
     complaints: Mutex<[LogLimit; SignerRefusalReason::ALL.len()]>,
 }
 
 impl Signer {
-    /// Puts a key behind a machine.
-    pub fn new(signatory: Signatory, watermark: Watermark, registry: &Registry) -> Self {
+    /// Puts a key behind a machine that goes on at the clock's time.
+    pub(crate) fn new(
+        signatory: Signatory,
+        watermark: Arc<Mutex<Watermark>>,
+        recorder: Recorder,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         let signer = Self {
-            watermark: Mutex::new(watermark),
+            watermark,
+            recorder,
             signatory: Arc::new(signatory),
-            started: Instant::now(),
+            clock,
             signing: Semaphore::new(MAX_SIGNING),
-            metrics: Metrics::new(registry),
+            metrics,
             complaints: Mutex::new(std::array::from_fn(|_| LogLimit::new(LOG_INTERVAL))),
         };
         signer.show(signer.watermark().tip());
         signer
     }
 
-    /// Asks the machine, and records what it decides as new.
+    /// Waits until nothing can be recorded any more.
+    pub(crate) fn record_ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.recorder.ended()
+    }
+
+    /// Asks the machine, records what it decides as new, and waits until that is on the disk, and
+    /// all that the decision may follow from.
     async fn decide<T: Clone + Into<Record>>(
         &self,
         asked: Asked,
         ask: impl FnOnce(&Watermark, Duration) -> Result<Decision<T>, Refused>,
     ) -> Result<Decision<T>, SignerRefusal> {
-        match self.decide_and_record(ask) {
+        let room = self.recorder.room().await;
+        let (decided, handed) = self.decide_and_commit(ask, room);
+        self.recorder.synced(handed).await;
+        match decided {
             Ok(decision) => Ok(decision),
             Err(refused) => Err(self.refuse(asked, refused).await),
         }
     }
 
-    fn decide_and_record<T: Clone + Into<Record>>(
+    fn decide_and_commit<T: Clone + Into<Record>>(
         &self,
         ask: impl FnOnce(&Watermark, Duration) -> Result<Decision<T>, Refused>,
-    ) -> Result<Decision<T>, Refused> {
+        room: Room<'_>,
+    ) -> (Result<Decision<T>, Refused>, u64) {
         let mut watermark = self.watermark();
         // Read under the lock, so that the machine's time never goes back.
-        let now = self.started.elapsed();
-        let decision = ask(&watermark, now)?;
-        if let Decision::New(record) = &decision {
-            watermark.commit(&record.clone().into(), now);
+        let at = self.clock.now();
+        let decided = ask(&watermark, at);
+        if let Ok(Decision::New(record)) = &decided {
+            let record = record.clone().into();
+            watermark.commit(&record, at);
+            room.hand_over(Line { at, record });
             self.show(watermark.tip());
         }
-        Ok(decision)
+        (decided, self.recorder.handed())
+    }
+
+    /// Looks at the machine, and waits until all that is seen there is on the disk.
+    async fn look<T>(&self, at: impl FnOnce(&Watermark) -> T) -> T {
+        let (seen, handed) = {
+            let watermark = self.watermark();
+            (at(&watermark), self.recorder.handed())
+        };
+        self.recorder.synced(handed).await;
+        seen
     }
 
     /// Logs and counts a refusal, and signs its evidence again.
@@ -161,7 +194,26 @@ impl Signer {
     }
 
     fn watermark(&self) -> MutexGuard<'_, Watermark> {
-        self.watermark.lock().expect("after a panic in the record nothing may be signed any more")
+        self.watermark.lock().expect("after a panic in the machine nothing may be signed any more")
+    }
+}
+
+/// The machine's time: whole milliseconds, as they are recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that goes on at `start`.
+    pub(crate) fn from(start: Duration) -> Self {
+        Self { start, started: Instant::now() }
+    }
+
+    fn now(self) -> Duration {
+        let now = self.start.saturating_add(self.started.elapsed());
+        Duration::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -195,7 +247,7 @@ impl Asked {
 
 impl SignerService for Signer {
     async fn head(&self) -> Result<Head, SignerRefusal> {
-        let Tip { epoch, last_seq, position, digest } = self.watermark().tip();
+        let Tip { epoch, last_seq, position, digest } = self.look(Watermark::tip).await;
         let public_key = self.signatory.public_key();
         let chain_id = self.signatory.chain_id();
         Ok(Head { public_key, chain_id, epoch, position, digest, last_seq })
@@ -306,8 +358,7 @@ impl SignerService for Signer {
     }
 
     async fn evidence(&self, position: Position) -> Result<Option<Signatures>, SignerRefusal> {
-        let recorded = self.watermark().evidence(position);
-        match recorded {
+        match self.look(|machine| machine.evidence(position)).await {
             Some(entry) => Ok(Some(self.signatures(entry).await)),
             None => Ok(None),
         }

@@ -1,8 +1,9 @@
 //! What may be signed: the machine that keeps the signer from contradicting itself (D4).
 //!
 //! Each question is answered by a decision and changes nothing; [`Watermark::commit`] then records
-//! what was decided as new. Whoever drives the machine keeps the order: decide, commit, and only
-//! then sign. A version that survives restarts writes the record to disk at the commit.
+//! what was decided as new. Whoever drives the machine keeps the order: decide, commit, have the
+//! record on disk if there is one, and only then sign. A machine that [`Watermark::apply`]s the same
+//! records, at the same times, comes to the same state.
 //!
 //! Invariants:
 //! * no position ever gets two contents, and no session two ends;
@@ -14,6 +15,7 @@
 //! Contents are compared by digest. The machine holds no key, does no IO and reads no clock: time
 //! comes in as the duration since some fixed instant, and never goes back.
 
+mod checkpoint;
 mod history;
 mod lease;
 mod record;
@@ -32,9 +34,10 @@ use preconf_primitives::{
 };
 use preconf_signing::{OpenSession, SignFlashblock, SignerRefusalReason as Reason, v2};
 
+pub use checkpoint::Checkpoint;
 pub use history::MAX_SESSIONS;
-pub use lease::{Grant, LeaseBounds};
-pub use record::{Decision, Entry, Opened, Record, Refused, RetractionList};
+pub use lease::{Grant, Lease, LeaseBounds};
+pub use record::{Contradiction, Decision, Entry, Opened, Record, Refused, RetractionList};
 
 use history::{End, History, SessionLog};
 use lease::Leases;
@@ -49,7 +52,7 @@ pub const MAX_STEP: u64 = 64;
 /// that a builder may come back after its chain went on without it. No chain is faster than this.
 pub const MAX_BLOCKS_PER_SECOND: u64 = 10;
 /// How many lists of retractions are remembered.
-const MAX_RETRACTION_LISTS: usize = 64;
+pub const MAX_RETRACTION_LISTS: usize = 64;
 
 /// The numbers to go on from: the first lease and the first session get the ones that follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +66,9 @@ pub struct Seed {
 impl Seed {
     /// Takes both numbers from the clock, in milliseconds.
     ///
-    /// A signer without a memory that is restarted thereby goes on above the numbers it used, as
-    /// long as the clock was not set back and it opened fewer than a thousand sessions a second.
+    /// A signer that is restarted without a record, or with an old copy of it, thereby goes on above
+    /// the numbers it used, as long as the clock was not set back and it opened fewer than a thousand
+    /// sessions a second.
     pub fn from_clock(now: SystemTime) -> Self {
         let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
@@ -86,10 +90,12 @@ pub struct Tip {
 }
 
 /// What was signed so far, and what may be signed next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watermark {
     leases: Leases,
     last_seq: Seq,
+    /// New sessions get numbers above it.
+    floor: Seq,
     progress: Progress,
     history: History,
     highest: Option<Highest>,
@@ -97,10 +103,12 @@ pub struct Watermark {
 }
 
 /// The highest block number that the newest epoch opened a session for, and when.
-#[derive(Clone, Copy, Debug)]
-struct Highest {
-    block_number: u64,
-    at: Duration,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Highest {
+    /// The block number.
+    pub block_number: u64,
+    /// When its first session was opened.
+    pub at: Duration,
 }
 
 impl Watermark {
@@ -109,11 +117,23 @@ impl Watermark {
         Self {
             leases: Leases::new(bounds, seed.epoch),
             last_seq: seed.seq,
+            floor: Seq::default(),
             progress: Progress::new(),
             history: History::default(),
             highest: None,
             retracted: VecDeque::new(),
         }
+    }
+
+    /// Gives new leases and sessions numbers above `seed`. What is open stays open.
+    pub fn continue_above(&mut self, seed: Seed) {
+        self.leases.continue_above(seed.epoch);
+        self.floor = self.floor.max(seed.seq);
+    }
+
+    /// Nobody has the right to build: who had it has to take it again, under a new epoch.
+    pub fn forget_lease(&mut self) {
+        self.leases.forget();
     }
 
     /// How far the signer has come.
@@ -185,7 +205,8 @@ impl Watermark {
         if self.highest.is_some_and(|highest| highest.is_too_far(block_number, now)) {
             return Err(Refused::new(Reason::TooFar));
         }
-        let seq = self.last_seq.next().ok_or(Refused::new(Reason::TooManySessions))?;
+        let seq =
+            self.last_seq.max(self.floor).next().ok_or(Refused::new(Reason::TooManySessions))?;
         let parent_digest = self.last_digest();
         Ok(Decision::New(Opened { session: session(seq), parent_digest }))
     }
@@ -313,26 +334,33 @@ impl Watermark {
     /// # Panics
     /// If it was not decided on the present state: the record would contradict itself.
     pub fn commit(&mut self, record: &Record, now: Duration) {
+        if let Err(contradiction) = self.apply(record, now) {
+            panic!("what is committed was decided on the present state: {contradiction}");
+        }
+    }
+
+    /// Takes over what was recorded at `now` by a machine in this state.
+    ///
+    /// # Errors
+    /// If no machine in this state decided it. What the machine then holds is worth nothing.
+    pub fn apply(&mut self, record: &Record, now: Duration) -> Result<(), Contradiction> {
         match record {
             Record::Lease(grant) => {
                 self.highest = self.highest.filter(|_| grant.epoch == self.leases.newest());
-                self.leases.grant(grant, now);
+                self.leases.grant(grant, now)
             }
             Record::Session(opened) => self.open(*opened, now),
-            Record::Flashblock(entry) => {
-                self.progress.accept(&arrival(entry));
-                self.history.append(*entry);
-            }
+            Record::Flashblock(entry) => self.append(*entry),
             Record::Abandoned(abandoned) => {
-                self.history.end(abandoned.seq, End::Abandoned(abandoned.clone()));
+                self.history.end(abandoned.seq, End::Abandoned(abandoned.clone()))
             }
-            Record::Sealed(sealed) => {
-                self.history.end(sealed.seq, End::Sealed(sealed.clone()));
-            }
+            Record::Sealed(sealed) => self.history.end(sealed.seq, End::Sealed(sealed.clone())),
             Record::Retracted(list) => {
                 self.retracted.truncate(MAX_RETRACTION_LISTS - 1);
                 self.retracted.push_front(*list);
+                Ok(())
             }
+            Record::Checkpoint(checkpoint) => self.restore(checkpoint),
         }
     }
 
@@ -356,14 +384,33 @@ impl Watermark {
         }
     }
 
-    fn open(&mut self, opened: Opened, now: Duration) {
+    fn open(&mut self, opened: Opened, now: Duration) -> Result<(), Contradiction> {
         let Session { seq, block_number, .. } = opened.session;
-        assert!(seq > self.last_seq, "session {seq} was opened after {}", self.last_seq);
+        if seq <= self.last_seq {
+            return Err(Contradiction::Session { seq, newest: self.last_seq });
+        }
         self.last_seq = seq;
         if self.highest.is_none_or(|highest| block_number > highest.block_number) {
             self.highest = Some(Highest { block_number, at: now });
         }
         self.history.open(opened);
+        Ok(())
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), Contradiction> {
+        self.history.append(entry)?;
+        let arrival = arrival(&entry);
+        match self.progress.succession(&arrival) {
+            Succession::Next | Succession::NewSession | Succession::Rewind => {
+                self.progress.accept(&arrival);
+                Ok(())
+            }
+            Succession::Duplicate
+            | Succession::Equivocation
+            | Succession::AfterLast
+            | Succession::Gap(_)
+            | Succession::Stale => Err(Contradiction::Order(entry.position)),
+        }
     }
 
     fn is_newest(&self, log: &SessionLog) -> bool {

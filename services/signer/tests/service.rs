@@ -51,7 +51,9 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let listen = format!("unix:{}", directory.path().join("signer.sock").display());
         let context = Context::for_test();
-        let config = config(directory.path(), key, chain_id, &["--listen", &listen]);
+        let record = directory.path().join("record").display().to_string();
+        let flags = ["--listen", &listen, "--record", &record];
+        let config = config(directory.path(), key, chain_id, &flags);
         let endpoint = start(&config, &context).await;
         let client = client(&endpoint, &Security::default());
         Self { context, client, _directory: directory }

@@ -1,15 +1,16 @@
 //! The last sessions and what was signed in them.
 //!
 //! Bounded by the number of sessions and by that of flashblocks; when either bound is passed, the
-//! oldest session is forgotten. What is forgotten can no longer be proved, nor be signed again, but
-//! it cannot be contradicted either: only the newest session can be continued.
+//! oldest session is forgotten, but not the one that was signed in last, which the next one follows.
+//! What is forgotten can no longer be proved, nor be signed again, but it cannot be contradicted
+//! either: only the newest session can be continued.
 
 use std::collections::VecDeque;
 
 use preconf_primitives::{Abandoned, Digest, MAX_INDEX, Position, Sealed, Seq, Session};
 use preconf_signing::SignerRefusalReason;
 
-use super::{Entry, Opened, Refused};
+use super::{Contradiction, Entry, Opened, Record, Refused};
 
 /// How many sessions are remembered.
 pub const MAX_SESSIONS: usize = 64;
@@ -17,13 +18,13 @@ pub const MAX_SESSIONS: usize = 64;
 const MAX_ENTRIES: usize = 65_536;
 
 /// The last sessions, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
     sessions: VecDeque<SessionLog>,
 }
 
 /// One session, from its opening to its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SessionLog {
     opened: Opened,
     entries: Vec<Entry>,
@@ -52,33 +53,49 @@ impl History {
         self.sessions.iter().filter(|log| log.session().block_number == block_number).count()
     }
 
+    /// What leads an empty history to this one.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> {
+        self.sessions.iter().flat_map(|log| {
+            let entries = log.entries.iter().map(|entry| Record::from(*entry));
+            let end = log.end.clone().map(|end| match end {
+                End::Abandoned(abandoned) => abandoned.into(),
+                End::Sealed(sealed) => sealed.into(),
+            });
+            [Record::from(log.opened)].into_iter().chain(entries).chain(end)
+        })
+    }
+
+    /// Opens a session, whose number is above that of all others.
     pub(super) fn open(&mut self, opened: Opened) {
-        let newest = self.newest().map(|log| log.session().seq);
-        assert!(newest < Some(opened.session.seq), "{newest:?} was followed by {opened:?}");
         self.sessions.push_back(SessionLog { opened, entries: Vec::new(), end: None });
         let mut entries: usize = self.sessions.iter().map(|log| log.entries.len()).sum();
         while self.sessions.len() > MAX_SESSIONS || entries > MAX_ENTRIES {
-            entries -= self.sessions.pop_front().map_or(0, |log| log.entries.len());
+            let signed_last = self.sessions.iter().rposition(|log| !log.entries.is_empty());
+            let oldest = usize::from(signed_last == Some(0));
+            entries -= self.sessions.remove(oldest).map_or(0, |log| log.entries.len());
         }
     }
 
-    pub(super) fn append(&mut self, entry: Entry) {
-        let log = self.newest_mut(entry.position.seq);
-        assert_eq!(entry.position, log.next_position(), "the record has no holes");
-        assert!(log.end.is_none(), "nothing follows the end of a session");
+    pub(super) fn append(&mut self, entry: Entry) -> Result<(), Contradiction> {
+        let log = self.unended(entry.position.seq)?;
+        let expected = log.next_position();
+        if entry.position != expected {
+            return Err(Contradiction::Hole { found: entry.position, expected });
+        }
         log.entries.push(entry);
+        Ok(())
     }
 
-    pub(super) fn end(&mut self, seq: Seq, end: End) {
-        let log = self.newest_mut(seq);
-        assert!(log.end.is_none(), "a session ends once");
-        log.end = Some(end);
+    pub(super) fn end(&mut self, seq: Seq, end: End) -> Result<(), Contradiction> {
+        self.unended(seq)?.end = Some(end);
+        Ok(())
     }
 
-    fn newest_mut(&mut self, seq: Seq) -> &mut SessionLog {
-        let log = self.sessions.back_mut();
-        log.filter(|log| log.session().seq == seq)
-            .unwrap_or_else(|| panic!("session {seq} is not the newest"))
+    /// The newest session, if it is this one.
+    fn unended(&mut self, seq: Seq) -> Result<&mut SessionLog, Contradiction> {
+        let newest = self.sessions.back_mut().filter(|log| log.session().seq == seq);
+        let log = newest.ok_or(Contradiction::NotNewest(seq))?;
+        if log.end.is_some() { Err(Contradiction::Ended(seq)) } else { Ok(log) }
     }
 }
 

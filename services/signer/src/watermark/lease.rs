@@ -9,7 +9,7 @@ use std::time::Duration;
 use preconf_primitives::Epoch;
 use preconf_signing::SignerRefusalReason;
 
-use super::{Decision, Refused};
+use super::{Contradiction, Decision, Refused};
 
 /// How long leases may last. What is asked for is brought within the bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,27 +37,56 @@ pub struct Grant {
 }
 
 /// The newest epoch and its lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leases {
     bounds: LeaseBounds,
     newest: Epoch,
+    /// New leases get numbers above it.
+    floor: Epoch,
     lease: Option<Lease>,
 }
 
-#[derive(Clone, Debug)]
-struct Lease {
-    holder: String,
-    duration: Duration,
-    expires_at: Duration,
+/// The lease of the newest epoch, as long as it was not given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The name of who holds it.
+    pub holder: String,
+    /// How long it lasts from when it is given or renewed.
+    pub duration: Duration,
+    /// When it runs out.
+    pub expires_at: Duration,
 }
 
 impl Leases {
     pub(super) fn new(bounds: LeaseBounds, newest: Epoch) -> Self {
-        Self { bounds, newest, lease: None }
+        Self { bounds, newest, floor: Epoch::default(), lease: None }
     }
 
     pub(super) const fn newest(&self) -> Epoch {
         self.newest
+    }
+
+    pub(super) const fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    pub(super) fn continue_above(&mut self, floor: Epoch) {
+        self.floor = self.floor.max(floor);
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.lease = None;
+    }
+
+    /// Goes on from a checkpoint.
+    pub(super) fn restore(
+        &mut self,
+        newest: Epoch,
+        lease: Option<Lease>,
+    ) -> Result<(), Contradiction> {
+        self.require_growth(newest)?;
+        (self.newest, self.lease) = (newest, lease);
+        Ok(())
     }
 
     /// Says whether `epoch` may act at `now`.
@@ -80,7 +109,7 @@ impl Leases {
             return Err(Refused::new(SignerRefusalReason::LeaseHeld));
         }
         Ok(Decision::New(Grant {
-            epoch: self.newest.next().ok_or(LOST)?,
+            epoch: self.newest.max(self.floor).next().ok_or(LOST)?,
             holder: holder.to_owned(),
             duration: duration.clamp(self.bounds.min, self.bounds.max),
         }))
@@ -96,13 +125,19 @@ impl Leases {
         Ok(Decision::New(Grant { epoch, holder, duration: Duration::ZERO }))
     }
 
-    pub(super) fn grant(&mut self, grant: &Grant, now: Duration) {
+    pub(super) fn grant(&mut self, grant: &Grant, now: Duration) -> Result<(), Contradiction> {
         let Grant { epoch, holder, duration } = grant.clone();
-        assert!(epoch >= self.newest, "epoch {epoch} was given after {}", self.newest);
+        self.require_growth(epoch)?;
         self.newest = epoch;
         let expires_at = now.saturating_add(duration);
         let lease = Lease { holder, duration, expires_at };
         self.lease = (!duration.is_zero()).then_some(lease);
+        Ok(())
+    }
+
+    fn require_growth(&self, epoch: Epoch) -> Result<(), Contradiction> {
+        let newest = self.newest;
+        if epoch < newest { Err(Contradiction::Epoch { epoch, newest }) } else { Ok(()) }
     }
 
     /// The lease of the newest epoch, run out or not.

@@ -1,10 +1,10 @@
 //! What the machine decides, and what it records.
 
 use alloy_primitives::B256;
-use preconf_primitives::{Abandoned, Digest, PayloadId, Position, Sealed, Session};
+use preconf_primitives::{Abandoned, Digest, Epoch, PayloadId, Position, Sealed, Seq, Session};
 use preconf_signing::{SignerRefusalReason, v2::Content};
 
-use super::Grant;
+use super::{Checkpoint, Grant};
 
 /// What comes of a request that is not refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,46 @@ pub enum Record {
     Sealed(Sealed),
     /// Transactions are taken back.
     Retracted(RetractionList),
+    /// All that the records before it led to, and do not say themselves.
+    Checkpoint(Checkpoint),
+}
+
+/// A record that cannot follow those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// An epoch below the newest.
+    #[error("epoch {epoch} was given after {newest}")]
+    Epoch {
+        /// What is recorded.
+        epoch: Epoch,
+        /// The newest epoch before.
+        newest: Epoch,
+    },
+    /// A session number that is not above all others.
+    #[error("session {seq} was opened after {newest}")]
+    Session {
+        /// What is recorded.
+        seq: Seq,
+        /// The newest session before.
+        newest: Seq,
+    },
+    /// Something happened in a session that another one had followed.
+    #[error("session {0} is not the newest")]
+    NotNewest(Seq),
+    /// Something happened in a session after it was sealed or abandoned.
+    #[error("session {0} has ended")]
+    Ended(Seq),
+    /// A position other than the next one.
+    #[error("{found} was signed where {expected} follows")]
+    Hole {
+        /// What is recorded.
+        found: Position,
+        /// The position after the last one.
+        expected: Position,
+    },
+    /// A flashblock that does not follow the one before.
+    #[error("{0} does not follow what was signed before")]
+    Order(Position),
 }
 
 impl From<Grant> for Record {

@@ -21,12 +21,13 @@ const START: Seed = Seed { epoch: Epoch::new(40), seq: Seq::new(6) };
 struct Bench {
     machine: Watermark,
     now: Duration,
+    /// What was committed, and when.
+    lines: Vec<(Record, Duration)>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let bounds = LeaseBounds::new(SECOND, 60 * SECOND).unwrap();
-        Self { machine: Watermark::new(bounds, START), now: Duration::ZERO }
+        Self { machine: Watermark::new(bounds(), START), now: Duration::ZERO, lines: Vec::new() }
     }
 
     /// A machine whose lease is held by `a`, which never runs out in a test that does not say so.
@@ -48,7 +49,9 @@ impl Bench {
         decided: Result<Decision<T>, Refused>,
     ) -> Result<Decision<T>, Refused> {
         if let Ok(Decision::New(record)) = &decided {
-            self.machine.commit(&record.clone().into(), self.now);
+            let record = record.clone().into();
+            self.machine.commit(&record, self.now);
+            self.lines.push((record, self.now));
         }
         decided
     }
@@ -124,6 +127,10 @@ impl Bench {
         let decided = self.machine.retract(epoch, list.at, v2::retracted_digest(list), self.now);
         self.settle(decided)
     }
+}
+
+fn bounds() -> LeaseBounds {
+    LeaseBounds::new(SECOND, 60 * SECOND).unwrap()
 }
 
 fn flashblock(

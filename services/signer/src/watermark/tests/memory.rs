@@ -23,7 +23,8 @@ fn what_was_signed_is_remembered_for_64_sessions() {
     let (mut bench, epoch, opened) = Bench::open();
     let first = bench.sign_next(epoch, opened.session.seq, false);
     for block_number in 101..164 {
-        bench.open_block(epoch, block_number).unwrap();
+        let seq = bench.open_block(epoch, block_number).unwrap().session.seq;
+        bench.sign_next(epoch, seq, false);
     }
     assert_eq!(bench.machine.evidence(first.position), Some(first));
     let unsigned = Position::new(opened.session.seq, 1);
@@ -34,6 +35,71 @@ fn what_was_signed_is_remembered_for_64_sessions() {
     assert_eq!(bench.machine.evidence(first.position), None);
     let request = flashblock(epoch, opened.session.seq, 0, 2, Digest::ZERO);
     assert_eq!(reason(bench.sign(&request)), Reason::NotOpen, "forgotten is not forgiven");
+}
+
+#[test]
+fn the_last_flashblock_is_remembered_however_many_sessions_follow() {
+    let (mut bench, epoch, opened) = Bench::open();
+    let last = bench.sign_next(epoch, opened.session.seq, false);
+    for block_number in 101..300 {
+        bench.open_block(epoch, block_number).unwrap();
+        bench.now += 10 * SECOND;
+        bench.renew(epoch).unwrap();
+    }
+
+    assert_eq!(bench.machine.evidence(last.position), Some(last));
+    assert_eq!(bench.machine.history.records().count(), MAX_SESSIONS + 1, "63 others, and it");
+    let mut anew = Watermark::new(bounds(), Seed::default());
+    for record in bench.machine.condensed() {
+        anew.apply(&record, Duration::ZERO).unwrap();
+    }
+    assert_eq!(anew, bench.machine);
+}
+
+#[test]
+fn numbers_continue_above_the_clock_and_the_open_session_goes_on() {
+    let (mut bench, epoch, opened) = Bench::open();
+    let seq = opened.session.seq;
+    bench.sign_next(epoch, seq, false);
+
+    bench.machine.continue_above(Seed { epoch: Epoch::new(1_000), seq: Seq::new(2_000) });
+
+    bench.sign_next(epoch, seq, false);
+    bench.renew(epoch).unwrap();
+    assert_eq!(bench.open_block(epoch, 101).unwrap().session.seq, Seq::new(2_001));
+    assert_eq!(bench.acquire("a"), Ok(Epoch::new(1_001)));
+}
+
+#[test]
+fn a_record_that_follows_from_nothing_is_refused() {
+    let (mut bench, epoch, opened) = Bench::open();
+    let seq = opened.session.seq;
+    let entry = bench.sign_next(epoch, seq, false);
+    let next = |position| Entry { position, parent_digest: entry.digest, ..entry };
+    let other = Seq::new(seq.get() + 1);
+    let lease = Grant { epoch: START.epoch, holder: "b".to_owned(), duration: SECOND };
+    let past = Entry { parent_digest: Digest::ZERO, ..next(Position::new(seq, 1)) };
+    let Some(Record::Checkpoint(checkpoint)) = bench.machine.condensed().pop() else { panic!() };
+    for (record, contradiction) in [
+        (lease.into(), Contradiction::Epoch { epoch: START.epoch, newest: epoch }),
+        (opened.into(), Contradiction::Session { seq, newest: seq }),
+        (
+            next(Position::new(seq, 2)).into(),
+            Contradiction::Hole { found: Position::new(seq, 2), expected: Position::new(seq, 1) },
+        ),
+        (next(Position::new(other, 0)).into(), Contradiction::NotNewest(other)),
+        (past.into(), Contradiction::Order(Position::new(seq, 1))),
+        (
+            Record::Checkpoint(Checkpoint { last_seq: START.seq, ..checkpoint }),
+            Contradiction::Session { seq: START.seq, newest: seq },
+        ),
+    ] {
+        let refused = bench.machine.clone().apply(&record, bench.now);
+        assert_eq!(refused, Err(contradiction), "{record:?}");
+    }
+    bench.abandon(epoch, seq, AbandonReason::Expired).unwrap();
+    let late = bench.machine.apply(&next(Position::new(seq, 1)).into(), bench.now);
+    assert_eq!(late, Err(Contradiction::Ended(seq)));
 }
 
 #[test]
@@ -48,7 +114,8 @@ fn memory_is_bounded_by_flashblocks_too() {
     for seq in 1..=8 {
         open(&mut history, seq);
         for index in 0..=MAX_INDEX {
-            history.append(Entry { position: Position::new(Seq::new(seq), index), ..entry });
+            let position = Position::new(Seq::new(seq), index);
+            history.append(Entry { position, ..entry }).unwrap();
         }
     }
 

@@ -30,6 +30,11 @@ enum Ask {
         session: usize,
         block_hash: u8,
     },
+    Retract {
+        session: usize,
+        transaction: u8,
+    },
+    Release,
     Pass {
         seconds: u64,
     },
@@ -47,6 +52,9 @@ fn ask() -> impl Strategy<Value = Ask> {
         1 => (0usize..2, 0usize..2).prop_map(|(session, reason)| Ask::Abandon { session, reason }),
         1 => (0usize..2, 0u8..2)
             .prop_map(|(session, block_hash)| Ask::Seal { session, block_hash }),
+        1 => (0usize..2, 0u8..2)
+            .prop_map(|(session, transaction)| Ask::Retract { session, transaction }),
+        1 => Just(Ask::Release),
         1 => (0u64..8).prop_map(|seconds| Ask::Pass { seconds }),
     ]
 }
@@ -130,6 +138,16 @@ impl World {
                     self.end(epoch, seq, End::Sealed(done.into_inner()))?;
                 }
             }
+            Ask::Retract { session, transaction } => {
+                let at = Position::new(self.seq(session), 0);
+                let signed = self.bench.retract(epoch, &retraction(at, transaction)).is_ok();
+                prop_assert!(!signed || !self.dead.contains(&epoch));
+            }
+            Ask::Release => {
+                if self.bench.release(epoch).is_ok() {
+                    prop_assert!(self.dead.insert(epoch), "a dead epoch was given back");
+                }
+            }
             Ask::Pass { seconds } => self.bench.now += Duration::from_secs(seconds),
         }
         Ok(())
@@ -200,5 +218,33 @@ proptest! {
         for (who, ask) in &asks {
             world.ask(*who, ask)?;
         }
+    }
+
+    /// A signer that is killed anywhere and started again is the one that was never stopped, and so
+    /// is one whose record was written anew in between.
+    #[test]
+    fn a_machine_rebuilt_from_its_record_is_the_one_that_was_never_stopped(
+        asks in prop::collection::vec((0usize..2, ask()), 0..120),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut world = World::new();
+        for (who, ask) in &asks {
+            world.ask(*who, ask)?;
+        }
+        let Bench { machine, lines, .. } = world.bench;
+        let (before, after) = lines.split_at(cut.index(lines.len() + 1));
+        let mut rebuilt = Bench::new().machine;
+        for (record, at) in before {
+            prop_assert_eq!(rebuilt.apply(record, *at), Ok(()));
+        }
+        let mut anew = Watermark::new(bounds(), Seed::default());
+        for record in rebuilt.condensed() {
+            prop_assert_eq!(anew.apply(&record, Duration::from_secs(1_000_000)), Ok(()));
+        }
+        prop_assert_eq!(&anew, &rebuilt);
+        for (record, at) in after {
+            prop_assert_eq!(anew.apply(record, *at), Ok(()));
+        }
+        prop_assert_eq!(anew, machine);
     }
 }
