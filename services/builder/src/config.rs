@@ -152,6 +152,16 @@ pub struct Config {
     )]
     pub minimum_priority_fee: u128,
 
+    /// The most transactions of one sender that wait, and how far ahead of its nonce they may be.
+    #[arg(
+        long = "txpool.max-account-slots",
+        env = "PRECONF_TXPOOL_MAX_ACCOUNT_SLOTS",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        value_name = "COUNT"
+    )]
+    pub max_account_slots: u32,
+
     /// Do not hand what comes in on the ingress to the execution client's pool. Then a block of that
     /// client, the fallback, does not hold it, and what is not preconfirmed when this process is
     /// killed is lost.
@@ -251,7 +261,12 @@ impl Config {
     }
 
     pub(crate) fn pool_limits(&self) -> PoolLimits {
-        PoolLimits { minimum_tip: self.minimum_priority_fee, ..PoolLimits::default() }
+        PoolLimits {
+            minimum_tip: self.minimum_priority_fee,
+            per_sender: self.max_account_slots as usize,
+            nonce_gap: self.max_account_slots.into(),
+            ..PoolLimits::default()
+        }
     }
 }
 

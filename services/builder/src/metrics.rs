@@ -5,12 +5,15 @@ use std::time::Duration;
 use preconf_assembly::{Completion, DropCause, Exhausted};
 use preconf_primitives::{AbandonReason, Epoch, Flashblock, Retraction};
 use preconf_telemetry::{
-    Registry,
+    Registry, Trace,
     metrics::{Counter, Family, Gauge, Histogram, LATENCY_SECONDS},
 };
 
 /// Counts of transactions in a flashblock.
 const TRANSACTIONS: &[f64] = &[0., 1., 2., 5., 10., 20., 50., 100., 200., 500., 1000.];
+
+/// Sizes of what is in a flashblock.
+const BYTES: &[f64] = &[0., 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7];
 
 /// How late a cut is: fine below the 3 ms that are aimed at.
 const LATENESS_SECONDS: &[f64] =
@@ -33,6 +36,7 @@ pub(crate) enum BuildEnd {
 pub(crate) struct Metrics {
     flashblocks: Family<Counter, 1>,
     transactions: Histogram,
+    bytes: Histogram,
     signing: Histogram,
     builds: Family<Counter, 1>,
     payloads: Family<Counter, 1>,
@@ -62,6 +66,11 @@ impl Metrics {
                 "flashblock_transactions",
                 "Transactions in a flashblock.",
                 TRANSACTIONS,
+            ),
+            bytes: registry.histogram(
+                "flashblock_bytes",
+                "Bytes of the transactions in a flashblock.",
+                BYTES,
             ),
             signing: registry.histogram(
                 "publish_seconds",
@@ -138,6 +147,8 @@ impl Metrics {
         let is_last = if flashblock.is_last() { "true" } else { "false" };
         self.flashblocks.get([is_last]).inc();
         self.transactions.observe(flashblock.transactions().len() as f64);
+        let bytes = flashblock.transactions().iter().map(|encoded| encoded.len()).sum::<usize>();
+        self.bytes.observe(bytes as f64);
         self.signing.observe(published_in.as_secs_f64());
     }
 
@@ -196,8 +207,8 @@ impl Metrics {
         self.speculation.observe(took.as_secs_f64());
     }
 
-    pub(crate) fn cut(&self, late: Duration) {
-        self.late.observe(late.as_secs_f64());
+    pub(crate) fn cut(&self, late: Duration, build: &Trace) {
+        self.late.observe_in(late.as_secs_f64(), build);
     }
 
     pub(crate) fn heard(&self, outcome: &'static str) {

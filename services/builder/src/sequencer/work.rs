@@ -108,7 +108,7 @@ impl Sequencer {
             }
             Effect::Publish { build, cut } => {
                 if let Some(late) = cut.late {
-                    self.metrics.cut(late);
+                    self.metrics.cut(late, &self.builds.trace(build));
                 }
                 if self.outgoing.try_send(Outgoing::Flashblock { build, cut }).is_err() {
                     warn!(build = build.0, "the build ends: the publisher is too far behind");
