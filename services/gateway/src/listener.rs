@@ -68,6 +68,7 @@ impl Port {
                         Err(_) => self.refuse(stream, Refusal::Full, &refusals, &mut refused),
                     },
                     Err(error) => {
+                        self.metrics.refused.get(["accept_failed"]).inc();
                         if let Some(suppressed) = complaints.admit(Instant::now()) {
                             warn!(%error, suppressed, "accept failed");
                         }

@@ -42,8 +42,11 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let family = |name, help, label| registry.counters(name, help, [label]);
+        let readers = registry.gauges("readers", "Readers that are being served", ["via"]);
+        // An autoscaler takes a gateway that says nothing for one that is full.
+        let _ = readers.get(["websocket"]);
         Self {
-            readers: registry.gauges("readers", "Readers that are being served", ["via"]),
+            readers,
             accepted: family("readers_accepted", "Readers that were taken", "via"),
             refused: family("readers_refused", "Readers that were not taken", "reason"),
             ended: family("readers_ended", "Readers that are gone", "reason"),
@@ -112,4 +115,22 @@ impl Drop for Counted {
 /// Registers what this service counts, as it does when it serves: for documentation.
 pub fn register(registry: &Registry) {
     let _ = Metrics::new(registry);
+}
+
+#[cfg(test)]
+mod tests {
+    use preconf_chassis::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_without_readers_says_that_there_are_none() {
+        let registry = Context::for_test().registry;
+        register(&registry);
+        let metrics = registry.encode();
+        assert!(
+            metrics.lines().any(|line| line.ends_with(r#"_readers{via="websocket"} 0"#)),
+            "{metrics}"
+        );
+    }
 }

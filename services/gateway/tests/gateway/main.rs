@@ -14,6 +14,7 @@ mod budget;
 mod faults;
 mod limits;
 mod links;
+mod process;
 mod readers;
 
 /// That of the chassis' own tests.
