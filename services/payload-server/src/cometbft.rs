@@ -2,8 +2,22 @@
 //!
 //! Once a block is committed the node's state is that of the next height in round 0, and its
 //! proposer is the one that the validators of that height have chosen; in a later round it is the
-//! proposer of that round. So whatever the node missed, skipped or proposed again, what it says now
-//! is what counts, and a node or a server that starts anew knows it at once.
+//! proposer of that round. So whatever the node missed, skipped, began anew or proposed again, what
+//! it says now is what counts, and a node or a server that starts anew knows it at once.
+//!
+//! It is one node, and it is asked one question after the other: each answer is newer than the one
+//! before. A question that is not answered in time is given up with its connection, so that its
+//! answer can never be taken for a later one's.
+//!
+//! A node does not answer while it executes a block, for its consensus state is locked. But then
+//! its round cannot change either: what it said last is right until it answers again. So a node that
+//! is late is not missed before it is later than any block of a chain that works ([`PATIENCE`]); one
+//! that cannot be reached, or says something else, is missed at once.
+//!
+//! Who proposes the next height, [`Foresight`] knows before the node is there: a validator may be
+//! there before our node is. That is announced as the node's word, and replaced by it.
+
+mod next;
 
 use std::{convert::Infallible, time::Duration};
 
@@ -14,26 +28,37 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use preconf_chassis::{Chain, Check, ConfigError, Shutdown, error::BoxError};
+use preconf_chassis::{Chain, Check, ConfigError, Security, Shutdown, error::BoxError};
 use preconf_payload_api::{ValidatorAddress, keys::KeyError};
 use preconf_telemetry::metrics::Counter;
 use serde::Deserialize;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::info;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{debug, info};
 use url::Url;
 
-use crate::turns::Turns;
+use crate::turns::{Source, Turns};
 
-/// How long the node may take.
+use next::{Foresight, PER_PAGE, PageError, Validator};
+
+/// How long a question may take, before the next one is asked.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// The largest consensus state: votes of a thousand validators in a few rounds.
+/// How long a node may answer no question before it is missed. While beacon-kit finalizes a block
+/// it calls its execution client twice, two seconds for each by default; and whether it is back shows
+/// at the end of the question that was asked meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long asking for the validators may take, once at each height: the next question waits.
+const FORETELLING: Duration = Duration::from_millis(250);
+/// For how long the node must say a lower round than before, until it counts.
+const ANEW: Duration = Duration::from_secs(3);
+/// The largest answer, a consensus state: votes of a thousand validators in a few rounds.
 const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A CometBFT node.
 #[derive(Debug)]
 pub(crate) struct CometBft {
     http: Client<HttpConnector, Full<Bytes>>,
-    state: Uri,
+    /// Without a slash at its end.
+    url: String,
 }
 
 /// The round that a node is in, and who proposes in it.
@@ -51,9 +76,9 @@ enum StateError {
     Transport(#[source] BoxError),
     #[error("the node answered {0}")]
     Status(StatusCode),
-    #[error("the node did not answer within {DEADLINE:?}")]
+    #[error("the node did not answer in time")]
     Timeout,
-    #[error("the consensus state has more than {MAX_STATE_BYTES} bytes")]
+    #[error("the answer has more than {MAX_STATE_BYTES} bytes")]
     TooLarge,
     #[error("reading the consensus state")]
     Decode(#[source] serde_json::Error),
@@ -61,6 +86,8 @@ enum StateError {
     Round(String),
     #[error("reading the proposer")]
     Proposer(#[source] KeyError),
+    #[error("reading a page of validators")]
+    Validators(#[source] PageError),
 }
 
 #[derive(Deserialize)]
@@ -86,23 +113,32 @@ struct Proposer {
 }
 
 impl CometBft {
-    /// A node with this RPC, which must be plain `http`: a node of one's own.
+    /// A node with this RPC, which must be plain `http`: a node of one's own, on this machine unless
+    /// the operator insists.
     ///
     /// # Errors
-    /// If the URL cannot be used.
-    pub(crate) fn new(url: &Url) -> Result<Self, ConfigError> {
+    /// If the URL cannot or may not be used.
+    pub(crate) fn new(url: &Url, security: &Security) -> Result<Self, ConfigError> {
         let flag = || "--cometbft-rpc";
         if url.scheme() != "http" || !url.username().is_empty() || url.query().is_some() {
             let reason = "expected http://HOST:PORT, without credentials or a query";
             return Err(ConfigError::flag(flag(), reason));
         }
-        let state = format!("{}/consensus_state", url.as_str().trim_end_matches('/'));
-        let state =
-            state.parse().map_err(|error| ConfigError::flag(flag(), "is no URI").because(error))?;
+        let authority = url.host_str().zip(url.port_or_known_default());
+        let endpoint =
+            authority.and_then(|(host, port)| format!("http://{host}:{port}").parse().ok());
+        if endpoint.is_none_or(|endpoint| security.check(&endpoint).is_err()) {
+            let reason = "is plaintext beyond loopback, and says who gets each block: ask a node on \
+                          this machine, or give --insecure-plaintext";
+            return Err(ConfigError::flag(flag(), reason));
+        }
+        let url = url.as_str().trim_end_matches('/').to_owned();
+        url.parse::<Uri>()
+            .map_err(|error| ConfigError::flag(flag(), "is no URI").because(error))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(DEADLINE));
-        Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), state })
+        Ok(Self { http: Client::builder(TokioExecutor::new()).build(connector), url })
     }
 
     /// Announces what the node says, every so often, until shutdown.
@@ -116,23 +152,27 @@ impl CometBft {
     ) -> Result<(), Infallible> {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut foresight) = (None, Foresight::default());
+        let mut rounds = Rounds::default();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
             match timeout(DEADLINE, self.ask()).await.unwrap_or(Err(StateError::Timeout)) {
-                Ok(Round { height, round, proposer }) => {
+                Ok(round) => {
+                    let now = Instant::now();
+                    heard = Some(now);
                     check.ready();
-                    if !turns.announce(height, round, proposer) {
-                        continue;
+                    if rounds.counts(round, now) {
+                        announce(round, &turns, &announced);
                     }
-                    announced.inc();
-                    if round == 0 {
-                        info!(slot = height, %proposer, "Sequencer mode: determined next proposer");
-                    } else {
-                        info!(slot = height, round, %proposer, "CometBFT round change detected");
+                    if let Some(next) = self.foretell(&mut foresight, round).await {
+                        announce(next, &turns, &announced);
                     }
+                }
+                Err(StateError::Timeout) if is_patient(heard, Instant::now()) => {
+                    debug!("the node is late: what it said last holds");
                 }
                 // The check says it once.
                 Err(error) => check.not_ready(Chain(&error).to_string()),
@@ -141,17 +181,86 @@ impl CometBft {
     }
 
     async fn ask(&self) -> Result<Round, StateError> {
-        let answer = self.http.get(self.state.clone()).await;
+        read(&self.get("/consensus_state").await?)
+    }
+
+    /// The first round of the next height, if its proposer can be told.
+    async fn foretell(&self, foresight: &mut Foresight, round: Round) -> Option<Round> {
+        let is_believed = foresight.enter(&round)?;
+        let asked = timeout(FORETELLING, self.validators(round.height)).await;
+        match asked.unwrap_or(Err(StateError::Timeout)) {
+            Ok(validators) => foresight.foretell(&validators).filter(|_| is_believed),
+            Err(error) => {
+                debug!(error = %Chain(&error), "the next proposer is not foretold");
+                None
+            }
+        }
+    }
+
+    /// The validators of a height, page by page.
+    async fn validators(&self, height: u64) -> Result<Vec<Validator>, StateError> {
+        let (mut validators, mut page, mut has_more) = (Vec::new(), 0, true);
+        while has_more {
+            page += 1;
+            let path = format!("/validators?height={height}&page={page}&per_page={PER_PAGE}");
+            has_more = next::read(&self.get(&path).await?, height, &mut validators)
+                .map_err(StateError::Validators)?;
+        }
+        Ok(validators)
+    }
+
+    async fn get(&self, path: &str) -> Result<Bytes, StateError> {
+        let uri = format!("{}{path}", self.url).parse::<Uri>();
+        let answer = self.http.get(uri.map_err(|error| StateError::Transport(error.into()))?).await;
         let answer = answer.map_err(|error| StateError::Transport(error.into()))?;
         if answer.status() != StatusCode::OK {
             return Err(StateError::Status(answer.status()));
         }
         match Limited::new(answer.into_body(), MAX_STATE_BYTES).collect().await {
-            Ok(body) => read(&body.to_bytes()),
+            Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(StateError::TooLarge),
             Err(error) => Err(StateError::Transport(error)),
         }
     }
+}
+
+/// What the node said of its height: a lower round than before counts when it goes on saying it. A node
+/// that was restarted may say so for a moment, until it is where it was.
+#[derive(Debug, Default)]
+struct Rounds {
+    last: Option<Round>,
+    lower_since: Option<Instant>,
+}
+
+impl Rounds {
+    fn counts(&mut self, round: Round, now: Instant) -> bool {
+        let is_lower =
+            self.last.is_some_and(|last| last.height == round.height && round.round < last.round);
+        if is_lower && now - *self.lower_since.get_or_insert(now) < ANEW {
+            return false;
+        }
+        (self.last, self.lower_since) = (Some(round), None);
+        true
+    }
+}
+
+/// Says who proposes in a round, if that is news.
+fn announce(round: Round, turns: &Turns, announced: &Counter) {
+    let Round { height, round, proposer } = round;
+    if !turns.announce(Source::Node, height, round, proposer) {
+        return;
+    }
+    announced.inc();
+    if round == 0 {
+        info!(slot = height, %proposer, "Sequencer mode: determined next proposer");
+    } else {
+        info!(slot = height, round, %proposer, "CometBFT round change detected");
+    }
+}
+
+/// Whether what was heard last still counts, although the node is late.
+fn is_patient(heard: Option<Instant>, now: Instant) -> bool {
+    heard.is_some_and(|heard| now.saturating_duration_since(heard) < PATIENCE)
 }
 
 fn read(body: &[u8]) -> Result<Round, StateError> {
@@ -189,6 +298,33 @@ mod tests {
         let read = read(text.as_bytes()).unwrap();
         assert_eq!((read.height, read.round), (1_262_197, 2));
         assert_eq!(read.proposer.to_string(), "694d8b724542af61cc8216a37e6eef7fa0f8dd5d");
+    }
+
+    #[test]
+    fn a_node_that_executes_a_block_is_not_missed_and_one_that_was_never_heard_is() {
+        let heard = Instant::now();
+        // Two calls of two seconds, and the rest of a question that was asked meanwhile.
+        let executed = heard + Duration::from_secs(2 + 2) + DEADLINE - Duration::from_millis(1);
+        assert!(is_patient(Some(heard), executed));
+        assert!(!is_patient(Some(heard), heard + PATIENCE));
+        assert!(!is_patient(None, heard));
+    }
+
+    #[test]
+    fn a_lower_round_counts_when_the_node_stays_with_it() {
+        let round = |height, round| Round { height, round, proposer: ValidatorAddress([1; 20]) };
+        let (mut rounds, began) = (Rounds::default(), Instant::now());
+        assert!(rounds.counts(round(7, 3), began));
+        // It was restarted, and is soon where it was.
+        assert!(!rounds.counts(round(7, 0), began));
+        assert!(!rounds.counts(round(7, 0), began + ANEW - Duration::from_millis(1)));
+        assert!(rounds.counts(round(7, 3), began + ANEW));
+        // The height begins anew.
+        let anew = began + 2 * ANEW;
+        assert!(!rounds.counts(round(7, 0), anew));
+        assert!(rounds.counts(round(7, 0), anew + ANEW));
+        assert!(rounds.counts(round(7, 1), anew + ANEW));
+        assert!(rounds.counts(round(6, 0), anew + ANEW));
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub struct Config {
     #[arg(long, env = "PRECONF_VALIDATOR_JWTS", value_name = "FILE")]
     pub validator_jwts: PathBuf,
 
-    /// The RPC of a CometBFT node, which says whose turn it is.
+    /// The RPC of a CometBFT node, which says whose turn it is: `http://` on loopback. Beyond, it
+    /// needs --insecure-plaintext: whoever is on the way could say who gets each block.
     #[arg(long, env = "PRECONF_COMETBFT_RPC", value_name = "URL", group = "oracle")]
     pub cometbft_rpc: Option<Url>,
 
@@ -150,6 +151,8 @@ impl Config {
                 return Err(ConfigError::flag("--proposers-listen", reason));
             }
         }
+        let node = |url| CometBft::new(url, &security);
+        let cometbft = self.cometbft_rpc.as_ref().map(node).transpose()?;
         // In the order of those who read them.
         let paths = [&self.whitelist, &self.validator_jwts].into_iter();
         let paths = paths.chain(&self.payload_tls_cert).chain(&self.payload_tls_key);
@@ -169,7 +172,7 @@ impl Config {
             seen,
             validators: Validators::read(self.whitelist.clone(), self.validator_jwts.clone())?,
             certificate,
-            cometbft: self.cometbft_rpc.as_ref().map(CometBft::new).transpose()?,
+            cometbft,
             security,
             clock: unix_now,
         })
@@ -231,6 +234,31 @@ mod tests {
         let flags = REQUIRED.into_iter().chain(["--proposers-listen", "http://127.0.0.1:0"]);
         let refused = Config::try_parse_from(flags).unwrap().prepare().unwrap_err().to_string();
         assert_eq!(refused, "--proposers-listen: must be https:// or unix:, on loopback too");
+    }
+
+    #[test]
+    fn a_node_beyond_loopback_is_believed_only_if_the_operator_insists() {
+        let refused = |url, insists: &[&'static str]| {
+            let flags = REQUIRED[..8].iter().copied().chain([url]).chain(insists.iter().copied());
+            Config::try_parse_from(flags).unwrap().prepare().unwrap_err().to_string()
+        };
+        let plaintext = "--cometbft-rpc: is plaintext beyond loopback, and says who gets each \
+                         block: ask a node on this machine, or give --insecure-plaintext";
+        for far in ["http://192.0.2.7:26657", "http://beacond.chain.svc", "http://[2001:db8::1]:1"]
+        {
+            assert_eq!(refused(far, &[]), plaintext, "{far}");
+        }
+        // What is refused is the next thing: the whitelist is not there.
+        for (url, insists) in [
+            ("http://192.0.2.7:26657", &["--insecure-plaintext"][..]),
+            ("http://localhost:26657", &[]),
+            ("http://[::1]:26657/", &[]),
+            ("http://127.0.0.1", &[]),
+        ] {
+            assert!(refused(url, insists).starts_with("/nonexistent/"), "{url}");
+        }
+        let kind = "--cometbft-rpc: expected http://HOST:PORT, without credentials or a query";
+        assert_eq!(refused("https://127.0.0.1:26657", &[]), kind);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use preconf_telemetry::metrics::Counter;
 use preconf_wire::payload::{NotAPoint, Proposer, ProposerService};
 use tracing::info;
 
-use crate::turns::Turns;
+use crate::turns::{Source, Turns};
 
 /// Takes announcements.
 pub(crate) struct Setter {
@@ -16,7 +16,7 @@ impl ProposerService for Setter {
     async fn set_proposer(&self, proposer: Proposer) -> Result<(), NotAPoint> {
         let Proposer { slot, round, pubkey } = proposer;
         let address = pubkey.address().map_err(|_| NotAPoint)?;
-        if self.turns.announce(slot, round, address) {
+        if self.turns.announce(Source::Announcer, slot, round, address) {
             self.announced.inc();
             info!(slot, round, %pubkey, "proposer announced");
         }
