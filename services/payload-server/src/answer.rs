@@ -17,9 +17,11 @@ use http::{
     HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
-use preconf_payload_api::{ErrorBody, HealthBody, RequestError};
+use preconf_payload_api::{BearerError, ErrorBody, HealthBody, RequestError};
 use preconf_telemetry::metrics::{Counter, Family};
 use tracing::warn;
+
+use crate::quota::Place;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The piece of a payload that is handed over at a time.
@@ -98,7 +100,21 @@ impl Refusal {
 
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
-        Self::BadRequest(preconf_chassis::Chain(&error).to_string())
+        match error {
+            RequestError::TooLarge => Self::TooLarge,
+            RequestError::Empty | RequestError::Truncated | RequestError::Malformed(_) => {
+                Self::BadRequest(preconf_chassis::Chain(&error).to_string())
+            }
+        }
+    }
+}
+
+impl From<BearerError> for Refusal {
+    fn from(error: BearerError) -> Self {
+        match error {
+            BearerError::Missing => Self::NoToken,
+            BearerError::Form => Self::TokenForm,
+        }
     }
 }
 
@@ -109,9 +125,14 @@ pub(crate) fn health(health: HealthBody) -> Response {
 }
 
 /// The answer with a payload; it is counted when it is on its way, or when it is given up.
-pub(crate) fn payload(text: Vec<u8>, results: &Family<Counter, 1>) -> Response {
+/// The validator's place is taken as long.
+pub(crate) fn payload(
+    text: Vec<u8>,
+    place: Option<Place>,
+    results: &Family<Counter, 1>,
+) -> Response {
     let length = HeaderValue::from(text.len());
-    let pieces = Pieces { left: text.into(), results: results.clone() };
+    let pieces = Pieces { left: text.into(), results: results.clone(), _place: place };
     let mut answer = json(StatusCode::OK, Body::from_stream(pieces));
     answer.headers_mut().insert(CONTENT_LENGTH, length);
     answer
@@ -137,6 +158,7 @@ fn json(status: StatusCode, body: Body) -> Response {
 struct Pieces {
     left: Bytes,
     results: Family<Counter, 1>,
+    _place: Option<Place>,
 }
 
 impl Stream for Pieces {

@@ -1,5 +1,6 @@
 //! The requests, checked in beacon-kit's order: method, token, whitelist, body, turn, payload. Our
-//! quota comes as soon as it is known whose it is.
+//! quota comes as soon as it is known whose it is; how many payloads he is being sent counts once one
+//! is owed to him.
 //!
 //! Who may not know anything is told nothing of what comes later: a body is read only of a validator
 //! on the whitelist, and the builder is asked only for the one whose turn it is. Asking seals the
@@ -17,23 +18,25 @@ use axum::{
     response::Response,
     routing::any,
 };
-use http::{HeaderMap, Method, header::AUTHORIZATION};
+use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use preconf_chassis::Chain;
 use preconf_payload_api::{
-    HEALTH_PATH, MAX_REQUEST_BYTES, PAYLOAD_PATH, PayloadRequest, PayloadResponse, RequestError,
+    HEALTH_PATH, PAYLOAD_PATH, PayloadRequest, PayloadResponse, RequestBody, bearer,
 };
-use preconf_telemetry::LogLimit;
+use preconf_telemetry::{LogLimit, span_with_headers};
 use preconf_wire::payload::{Absence, PayloadsClient, PayloadsError};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, Span, field, info, info_span, warn};
 
 use crate::{
     Clock,
     answer::{self, Refusal},
+    asked::{Asked, Question},
     health::Healths,
     metrics::Metrics,
-    quota::Quotas,
+    port::Visitor,
+    quota::{Place, Quotas},
     turns::Turns,
     validators::{Caller, Validators},
 };
@@ -56,23 +59,32 @@ pub(crate) struct Api {
     pub(crate) complaints: Mutex<LogLimit>,
 }
 
+/// A payload that is going to be sent.
+struct Served {
+    payload: PayloadResponse,
+    place: Place,
+}
+
 impl Api {
     pub(crate) fn complaints() -> Mutex<LogLimit> {
         Mutex::new(LogLimit::new(COMPLAINTS))
     }
 
-    /// The two paths, with and without a slash at the end.
+    /// The two paths. A slash at the end does not matter, nor one more at the beginning: beacon-kit's
+    /// client puts one there if the URL that it was given ends with a slash.
     pub(crate) fn router(self) -> Router {
-        Router::new()
-            .route(PAYLOAD_PATH, any(payload))
-            .route(&format!("{PAYLOAD_PATH}/"), any(payload))
-            .route(HEALTH_PATH, any(health))
-            .route(&format!("{HEALTH_PATH}/"), any(health))
-            .fallback(async || answer::not_found())
-            .with_state(Arc::new(self))
+        let mut router = Router::new();
+        for (path, method) in [(PAYLOAD_PATH, any(payload)), (HEALTH_PATH, any(health))] {
+            for path in [path.to_owned(), format!("{path}/"), format!("/{path}")] {
+                router = router.route(&path, method.clone());
+            }
+        }
+        router.fallback(async || answer::not_found()).with_state(Arc::new(self))
     }
 
-    async fn serve(&self, request: Request) -> Result<PayloadResponse, Refusal> {
+    /// `span` becomes that of the request as soon as it is a validator's: strangers have no part in
+    /// our traces.
+    async fn serve(&self, request: Request, span: &mut Span) -> Result<Served, Refusal> {
         if request.method() != Method::POST {
             return Err(Refusal::Method);
         }
@@ -85,16 +97,27 @@ impl Api {
             warn!(%validator, "Validator not whitelisted");
             return Err(Refusal::NotWhitelisted);
         }
-        let wanted = read(request.into_body()).await?;
-        self.check_turn(&caller, wanted.slot).await?;
+        if let Some(visitor) = request.extensions().get::<Visitor>() {
+            visitor.is_no_stranger();
+        }
+        *span =
+            info_span!("payload", otel.kind = "server", slot = field::Empty, result = field::Empty);
+        span_with_headers(span, request.headers());
+        self.serve_validator(&caller, request.into_body()).instrument(span.clone()).await
+    }
+
+    async fn serve_validator(&self, caller: &Caller, body: Body) -> Result<Served, Refusal> {
+        let (validator, wanted) = (caller.pubkey, read(body).await?);
+        Span::current().record("slot", wanted.slot);
+        self.check_turn(caller, wanted.slot).await?;
         info!(%validator, slot = wanted.slot, "Preconf server received payload request");
-        let span = info_span!("payload", slot = wanted.slot);
-        self.fetch(wanted).instrument(span).await
+        let place = self.quotas.lock().place(validator).ok_or(Refusal::TooMany)?;
+        Ok(Served { payload: self.fetch(wanted).await?, place })
     }
 
     /// The validator whose token this is.
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let token = bearer(headers).inspect_err(|refusal| self.complain(refusal))?;
+        let token = bearer(headers).inspect_err(|error| self.complain(error))?;
         self.validators.identify(token, (self.clock)()).map_err(|error| {
             self.complain(&error);
             Refusal::Token
@@ -123,11 +146,10 @@ impl Api {
     }
 
     async fn fetch(&self, wanted: PayloadRequest) -> Result<PayloadResponse, Refusal> {
-        let begun = Instant::now();
-        let answered = self.builder.payload(wanted, self.builder_deadline).await;
-        let elapsed = begun.elapsed();
-        self.metrics.builder_seconds.observe(elapsed.as_secs_f64());
         let slot = wanted.slot;
+        let question = Question::new(&self.metrics.builder_seconds, slot);
+        let answered = self.builder.payload(wanted, self.builder_deadline).await;
+        let elapsed = question.answered();
         match answered {
             Ok(payload) => {
                 let block_hash = payload.execution_payload.payload_inner.payload_inner.block_hash;
@@ -150,23 +172,24 @@ impl Api {
 }
 
 async fn payload(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let begun = Instant::now();
-    let (result, answer) = match written(api.serve(request).await).await {
-        Ok(text) => ("ok", answer::payload(text, &api.metrics.requests)),
-        Err(refusal) => {
-            let result = refusal.result();
-            api.metrics.requests.get([result]).inc();
-            (result, refusal.answer())
+    let mut asked = Asked::new(&api.metrics);
+    match written(api.serve(request, &mut asked.span).await).await {
+        Ok((text, place)) => {
+            asked.served();
+            answer::payload(text, Some(place), &api.metrics.requests)
         }
-    };
-    api.metrics.request_seconds.get([result]).observe(begun.elapsed().as_secs_f64());
-    answer
+        Err(refusal) => {
+            asked.refused(refusal.result());
+            refusal.answer()
+        }
+    }
 }
 
 /// Blobs make it megabytes: longer than a thread of the runtime may be held.
-async fn written(served: Result<PayloadResponse, Refusal>) -> Result<Vec<u8>, Refusal> {
-    let payload = served?;
-    tokio::task::spawn_blocking(move || payload.to_json()).await.map_err(|_| Refusal::Internal)
+async fn written(served: Result<Served, Refusal>) -> Result<(Vec<u8>, Place), Refusal> {
+    let Served { payload, place } = served?;
+    let writing = tokio::task::spawn_blocking(move || (payload.to_json(), place));
+    writing.await.map_err(|_| Refusal::Internal)
 }
 
 async fn health(State(api): State<Arc<Api>>, request: Request) -> Response {
@@ -176,32 +199,15 @@ async fn health(State(api): State<Arc<Api>>, request: Request) -> Response {
     answer::health(api.healths.now())
 }
 
-/// The token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty());
-    let value = value.ok_or(Refusal::NoToken)?.to_str().map_err(|_| Refusal::TokenForm)?;
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        Some(_) | None => Err(Refusal::TokenForm),
-    }
-}
-
-/// What is wanted. Bytes after it are of no interest, if they are not too many to see where it ends.
+/// What is wanted.
 async fn read(mut body: Body) -> Result<PayloadRequest, Refusal> {
-    let mut bytes = Vec::new();
-    let mut has_more = false;
+    let mut taken = RequestBody::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::BadRequest(Chain(&error).to_string()))?;
         let Ok(data) = frame.into_data() else { continue };
-        let room = MAX_REQUEST_BYTES - bytes.len();
-        bytes.extend_from_slice(&data[..data.len().min(room)]);
-        has_more = data.len() > room;
-        if has_more {
+        if !taken.take(&data) {
             break;
         }
     }
-    match PayloadRequest::decode(&bytes) {
-        Err(RequestError::Empty | RequestError::Truncated) if has_more => Err(Refusal::TooLarge),
-        decoded => Ok(decoded?),
-    }
+    Ok(taken.read()?)
 }

@@ -17,12 +17,13 @@ use crate::{cometbft::CometBft, reload::Stamps, tls::Certificate, validators::Va
 #[command(name = "preconf-payload-server", version = preconf_chassis::version())]
 #[command(group(clap::ArgGroup::new("oracle").required(true).multiple(true)))]
 pub struct Config {
-    /// Where validators ask for payloads.
+    /// Where validators ask for payloads. `[::]` is every address, of IPv4 too; where there is no
+    /// IPv6, every address of IPv4.
     #[arg(
         long,
         env = "PRECONF_PAYLOAD_ADDR",
         value_name = "HOST:PORT",
-        default_value = "0.0.0.0:9090"
+        default_value = "[::]:9090"
     )]
     pub payload_addr: SocketAddr,
 
@@ -55,7 +56,7 @@ pub struct Config {
         env = "PRECONF_BUILDER_TIMEOUT_MS",
         value_name = "MS",
         default_value_t = 2_000,
-        value_parser = clap::value_parser!(u64).range(10..=30_000)
+        value_parser = clap::value_parser!(u64).range(10..=10_000)
     )]
     pub builder_timeout_ms: u64,
 
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn the_port_is_beacon_kits() {
         let config = Config::try_parse_from(REQUIRED).unwrap();
-        assert_eq!(config.payload_addr.to_string(), "0.0.0.0:9090");
+        assert_eq!(config.payload_addr.to_string(), "[::]:9090");
     }
 
     #[test]

@@ -17,9 +17,11 @@
 
 mod answer;
 mod api;
+mod asked;
 mod cometbft;
 mod config;
 mod health;
+mod listen;
 mod metrics;
 mod port;
 mod quota;

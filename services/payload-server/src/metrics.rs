@@ -27,18 +27,18 @@ impl Metrics {
         Self {
             requests: registry.counters(
                 "payload_requests",
-                "Requests for payloads that were answered",
+                "Requests for payloads, by how they ended",
                 ["result"],
             ),
             request_seconds: registry.histograms(
                 "payload_request_seconds",
-                "From the head of a request until its answer is ready",
+                "From the head of a request until its answer is ready, or it is given up",
                 ["result"],
                 LATENCY_SECONDS,
             ),
             builder_seconds: registry.histogram(
                 "builder_seconds",
-                "From asking the builder for a payload until it has answered",
+                "How long the builder took to answer, or was waited for",
                 LATENCY_SECONDS,
             ),
             turns: registry.counters(

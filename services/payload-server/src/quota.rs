@@ -1,4 +1,5 @@
-//! How often a validator may ask: a bucket for each, that fills steadily and is emptied by requests.
+//! How often a validator may ask: a bucket for each, that fills steadily and is emptied by requests;
+//! and how many payloads it may be sent at a time, for each is megabytes until it is taken.
 //!
 //! Only validators that are known have a bucket, so there are as many as validators. Reads no clock:
 //! time comes in.
@@ -6,17 +7,28 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use preconf_payload_api::ValidatorPubkey;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many payloads a validator may be sent at a time: one that it gave up without a word, and the
+/// one that it asks for again.
+const PLACES: usize = 2;
 
 /// The quotas of all validators.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     per_second: f64,
     buckets: BTreeMap<ValidatorPubkey, Bucket>,
+    places: BTreeMap<ValidatorPubkey, Arc<Semaphore>>,
 }
+
+/// A payload that is asked for or sent; it is neither any more when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "is held")] OwnedSemaphorePermit);
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -27,7 +39,11 @@ struct Bucket {
 impl Quotas {
     /// So many requests a second; after a pause, twice as many at once.
     pub(crate) fn new(per_second: NonZeroU32) -> Self {
-        Self { per_second: per_second.get().into(), buckets: BTreeMap::new() }
+        Self {
+            per_second: per_second.get().into(),
+            buckets: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
     }
 
     /// Takes one request from the quota of a validator; `false` if there is none left.
@@ -42,6 +58,13 @@ impl Quotas {
             bucket.left -= 1.0;
         }
         is_left
+    }
+
+    /// A place for a payload of a validator; none if all of its places are taken.
+    pub(crate) fn place(&mut self, validator: ValidatorPubkey) -> Option<Place> {
+        let places = self.places.entry(validator);
+        let places = places.or_insert_with(|| Arc::new(Semaphore::new(PLACES)));
+        Arc::clone(places).try_acquire_owned().ok().map(Place)
     }
 }
 

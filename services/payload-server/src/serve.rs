@@ -5,7 +5,6 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use preconf_chassis::{Context, Endpoint, Exit, channel, grpc};
 use preconf_wire::payload::{PayloadsClient, proposers};
-use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tracing::info;
 
@@ -13,6 +12,7 @@ use crate::{
     Prepared,
     api::Api,
     health::Healths,
+    listen,
     metrics::Metrics,
     port::Port,
     quota::Quotas,
@@ -63,7 +63,7 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<Addresses, Ex
 
     let address = config.payload_addr;
     let bind = |source| BindError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(bind)?;
+    let listener = listen::on(address).map_err(bind)?;
     let payloads = listener.local_addr().map_err(bind)?;
     let proposers_listener = match &config.proposers_listen {
         Some(endpoint) => Some(context.bind("proposers", endpoint, &security).await?),

@@ -56,6 +56,8 @@ async fn a_validator_whose_turn_it_is_gets_its_block_to_the_byte() {
     assert_eq!(asked, [wanted]);
     world.until("it is counted", || world.results("ok") == 1).await;
     assert_eq!(world.count("proposer_checks_total{matched=\"true\"}"), 1);
+    assert_eq!(world.count("payload_request_seconds_count{result=\"ok\"}"), 1);
+    assert_eq!(world.count("builder_seconds_count"), 1);
     world.end().await;
 }
 
@@ -250,6 +252,18 @@ async fn a_builder_that_fails_or_is_silent_is_our_fault_and_not_explained() {
     world.end().await;
 }
 
+/// A good request of a validator that has not read anything yet.
+async fn begun(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.addresses.payloads).await.unwrap();
+    let request = format!(
+        "POST /eth/v1/preconf/payload HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{REQUEST}",
+        bearer(&token(0)),
+        REQUEST.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn a_validator_that_goes_away_before_the_end_is_counted_as_such() {
     let world = World::new().await;
@@ -259,18 +273,34 @@ async fn a_validator_that_goes_away_before_the_end_is_counted_as_such() {
         vec![vec![2; 4 << 20].into(); 3];
     world.builder.will(Reply::Payload(Box::new(large)));
 
-    let mut stream = TcpStream::connect(world.addresses.payloads).await.unwrap();
-    let request = format!(
-        "POST /eth/v1/preconf/payload HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{REQUEST}",
-        bearer(&token(0)),
-        REQUEST.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut stream = begun(&world).await;
     stream.read_exact(&mut [0; 64]).await.unwrap();
     drop(stream);
 
     world.until("it is counted", || world.results("response_write_error") == 1).await;
     assert_eq!(world.results("ok"), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_validator_that_does_not_wait_for_its_payload_is_counted_as_such() {
+    let world = World::new().await;
+    world.builder.will(Reply::Silence);
+    let stream = begun(&world).await;
+    world.until("the builder is asked", || !world.builder.asked.lock().is_empty()).await;
+    assert_eq!(world.count("builder_seconds_count"), 0);
+
+    drop(stream);
+
+    world.until("it is counted", || world.results("gave_up") == 1).await;
+    assert_eq!(world.count("payload_request_seconds_count{result=\"gave_up\"}"), 1);
+    assert_eq!(world.count("builder_seconds_count"), 1);
+    // Whatever comes next has a result of its own, and this one has no other.
+    world.builder.will(Reply::Payload(Box::new(payload())));
+    assert_eq!(world.ask(0, REQUEST).await.status, 200);
+    world.until("it is counted", || world.results("ok") == 1).await;
+    assert_eq!(world.results("internal_error") + world.results("response_write_error"), 0);
+    assert_eq!(world.results("gave_up"), 1);
     world.end().await;
 }
 
@@ -311,14 +341,16 @@ async fn replicas_serve_the_same_block() {
 }
 
 #[tokio::test]
-async fn paths_are_served_with_and_without_a_slash_and_others_are_not() {
+async fn paths_are_served_with_a_slash_too_many_and_others_are_not() {
     let world = World::new().await;
     let headers = bearer(&token(0));
     for (path, status) in [
         ("/eth/v1/preconf/payload", 200),
         ("/eth/v1/preconf/payload/", 200),
         ("/eth/v1/preconf/payload/x", 404),
-        ("//eth/v1/preconf/payload", 404),
+        // What beacon-kit's client asks if the URL that it was given ends with a slash.
+        ("//eth/v1/preconf/payload", 200),
+        ("///eth/v1/preconf/payload", 404),
         ("/eth/v1/preconf", 404),
         ("/", 404),
     ] {
@@ -336,8 +368,9 @@ async fn health_is_what_the_builder_says() {
     let healthy = "{\"is_ready\":true,\"is_syncing\":false,\"el_connected\":true}\n";
     until_body(&world, 200, healthy).await;
     assert!(ask().await.head.contains("content-type: application/json"));
-    let slash = world.send("GET", "/eth/v1/preconf/health/", "", "").await;
-    assert_eq!(slash.status, 200);
+    for path in ["/eth/v1/preconf/health/", "//eth/v1/preconf/health"] {
+        assert_eq!(world.send("GET", path, "", "").await.status, 200, "{path}");
+    }
 
     for bits in 0..8_u8 {
         let [is_ready, is_syncing, el_connected] = [1, 2, 4].map(|bit| bits & bit != 0);

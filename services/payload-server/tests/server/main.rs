@@ -6,6 +6,7 @@ mod branches;
 mod builder;
 mod files;
 mod limits;
+mod noise;
 mod tls;
 mod turns;
 mod world;

@@ -1,15 +1,27 @@
 //! TLS: what the port shows, when it changes, and our own client on it.
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use preconf_chassis::{Context, Endpoint, Security, SecurityArgs, channel};
 use preconf_payload_api::{
-    ClientConfig, FetchError, FetchFailure, MAX_RESPONSE_BYTES, PayloadClient, PayloadRequest,
-    ValidatorSecret, client::Authorities,
+    ClientConfig as Sequencer, FetchError, FetchFailure, MAX_RESPONSE_BYTES, PayloadClient,
+    PayloadRequest, ValidatorSecret, client::Authorities,
 };
 use preconf_wire::payload::{Proposer, ProposersClient};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 
 use crate::{
     builder::payload,
@@ -85,7 +97,7 @@ fn client(world: &World, authority: &str) -> PayloadClient {
     write(&world.directory, "ca.pem", authority, 0o644);
     let authorities = Authorities::read(&world.directory.path().join("ca.pem")).unwrap();
     let url = format!("https://localhost:{}/", world.addresses.payloads.port());
-    PayloadClient::new(ClientConfig {
+    PayloadClient::new(Sequencer {
         url: url.parse().unwrap(),
         secret: ValidatorSecret::parse(SECRETS[0]).unwrap(),
         authorities: Some(authorities),
@@ -148,7 +160,101 @@ async fn who_speaks_plaintext_or_nothing_at_all_holds_up_nobody() {
     let client = client(&world, &chain.authority);
     assert!(client.fetch(&wanted(), Duration::from_secs(5)).await.is_ok());
 
+    // Nor the end of the process.
+    tokio::time::timeout(Duration::from_secs(5), world.end()).await.expect("it ends at once");
     drop((silent, plain));
+}
+
+/// What the server says to these bytes until it closes the connection.
+async fn said_to(world: &World, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(world.addresses.payloads).await.unwrap();
+    let (beginning, rest) = bytes.split_at(1);
+    stream.write_all(beginning).await.unwrap();
+    stream.flush().await.unwrap();
+    stream.write_all(rest).await.unwrap();
+    let mut said = Vec::new();
+    // What it has not read before it closes is told as an error, after what it said.
+    let read = timeout(SOON, stream.read_to_end(&mut said)).await;
+    let _ = read.expect("it is closed in time");
+    said
+}
+
+#[tokio::test]
+async fn who_speaks_cleartext_is_told_so_in_the_words_of_gos_server() {
+    let world = serving(&Chain::new()).await;
+    let body = "x".repeat(2_000);
+    let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n";
+    for method in ["GET", "HEAD", "POST", "PUT", "OPTIONS"] {
+        let request = format!("{method} /eth/v1/preconf/payload {head}{body}");
+        let said = String::from_utf8(said_to(&world, request.as_bytes()).await).unwrap();
+        let told = "HTTP/1.0 400 Bad Request\r\n\r\n\
+            Client sent an HTTP request to an HTTPS server.\n";
+        assert_eq!(said, told, "{method}");
+    }
+    // What is neither TLS nor what Go takes for HTTP is not answered in HTTP.
+    for other in ["PATCH / HTTP/1.1\r\n\r\n", "SSH-2.0-x\r\n\r\n\r\n"] {
+        assert!(!said_to(&world, other.as_bytes()).await.starts_with(b"HTTP"), "{other}");
+    }
+    world.end().await;
+}
+
+/// What a client and the server agree upon.
+async fn agreed(
+    world: &World,
+    chain: &Chain,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> io::Result<(Option<ProtocolVersion>, Option<Vec<u8>>)> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(chain.authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+    let mut config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = TcpStream::connect(world.addresses.payloads).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let connection = stream.get_ref().1;
+    Ok((connection.protocol_version(), connection.alpn_protocol().map(<[u8]>::to_vec)))
+}
+
+/// What the server says first to the hello of a client whose newest version is this minor one.
+async fn begun(world: &World, minor: u8) -> [u8; 7] {
+    let extensions: [&[u8]; 2] = [
+        &[0, 10, 0, 4, 0, 2, 0, 23], // The group is P-256,
+        &[0, 13, 0, 4, 0, 2, 4, 3],  // signatures are with it and SHA-256,
+    ];
+    let extensions = extensions.concat();
+    let suite = [0, 2, 0xc0, 0x2b]; // and so is the suite.
+    let parts: [&[u8]; 7] =
+        [&[3, minor], &[7; 32], &[0], &suite, &[1, 0], &[0, extensions.len() as u8], &extensions];
+    let hello = parts.concat();
+    let message = [&[1, 0, 0, hello.len() as u8], hello.as_slice()].concat();
+    let record = [&[22, 3, 1, 0, message.len() as u8], message.as_slice()].concat();
+    let mut stream = TcpStream::connect(world.addresses.payloads).await.unwrap();
+    stream.write_all(&record).await.unwrap();
+    let mut said = [0; 7];
+    timeout(SOON, stream.read_exact(&mut said)).await.expect("it is answered in time").unwrap();
+    said
+}
+
+#[tokio::test]
+async fn tls_is_spoken_from_1_2_on_and_http_2_is_not_chosen() {
+    let chain = Chain::new();
+    let world = serving(&chain).await;
+    for (version, named) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let both = agreed(&world, &chain, &[version], &[b"h2", b"http/1.1"]).await.unwrap();
+        assert_eq!(both, (Some(named), Some(b"http/1.1".to_vec())));
+        let none = agreed(&world, &chain, &[version], &[]).await.unwrap();
+        assert_eq!(none, (Some(named), None));
+        assert!(agreed(&world, &chain, &[version], &[b"h2"]).await.is_err());
+    }
+    // The same hello is one of TLS 1.2 or of 1.1; that is an alert, fatal: protocol version.
+    let said = begun(&world, 3).await;
+    assert_eq!(said[0], 22, "a handshake goes on: {said:?}");
+    let said = begun(&world, 2).await;
+    assert_eq!((said[0], &said[5..]), (21, &[2, 70][..]), "{said:?}");
     world.end().await;
 }
 
