@@ -9,10 +9,12 @@
 //! names, but its proofs may not hold: looking at those takes as long as the execution client does,
 //! and is done meanwhile.
 
+use alloy_consensus::Transaction;
 use alloy_eips::{eip4844::BlobTransactionSidecar, eip7594::BlobTransactionSidecarEip7594};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rpc_types_engine::{BlobsBundleV1, BlobsBundleV2, ExecutionPayloadV3};
 use preconf_assembly::{Sidecar, SidecarError, prove_blobs};
+use preconf_chain::Block;
 use preconf_engine::{
     PayloadVersion,
     payload::{
@@ -32,7 +34,10 @@ pub(crate) struct Offer {
     pub(crate) requests: Vec<Bytes>,
     pub(crate) versioned_hashes: Vec<B256>,
     sidecar: Sidecar,
+    /// What it is said to be worth, or the most that it can be, if that is less.
     value: U256,
+    /// What it was said to be worth, if that is more than it can be.
+    pub(crate) boast: Option<U256>,
 }
 
 /// What is wrong with a payload.
@@ -96,7 +101,19 @@ pub(crate) fn check(response: PayloadResponse, wanted: &Wanted) -> Result<Offer,
         return Err(Objection::BlobCount { blobs, named });
     }
     let sidecar = sidecar(blobs_bundle, wanted.version);
-    Ok(Offer { payload, requests, versioned_hashes, sidecar, value })
+    let most = most_that_is_paid(&block);
+    let (value, boast) = (value.min(most), Some(value).filter(|value| *value > most));
+    Ok(Offer { payload, requests, versioned_hashes, sidecar, value, boast })
+}
+
+/// What the transactions of a block pay its fee recipient if each burns all of its gas.
+fn most_that_is_paid(block: &Block) -> U256 {
+    let base_fee = block.header.base_fee_per_gas.unwrap_or_default();
+    let paid = block.body.transactions.iter().map(|transaction| {
+        let tip = transaction.effective_tip_per_gas(base_fee).unwrap_or_default();
+        U256::from(tip) * U256::from(transaction.gas_limit())
+    });
+    paid.fold(U256::ZERO, U256::saturating_add)
 }
 
 /// Whether payloads of a fork are asked for with this version of the method.

@@ -164,6 +164,9 @@ impl Sidecar {
         let expected = wanted.clone();
         let checked = spawn_blocking(move || checks::check(response, &expected)).await;
         let offer = checked.map_err(Refusal::Unfinished)?.map_err(Refusal::Objection)?;
+        if let Some(boast) = offer.boast {
+            warn!(%boast, "Sequencer payload is not worth what it says");
+        }
         let offer = Arc::new(offer);
         let proving = spawn_blocking({
             let offer = offer.clone();

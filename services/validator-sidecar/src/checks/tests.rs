@@ -1,6 +1,7 @@
 //! Payloads that differ in one thing each.
 
 use alloy_consensus::{
+    SignableTransaction, TxEip1559,
     constants::EMPTY_WITHDRAWALS,
     proofs::{calculate_transaction_root, calculate_withdrawals_root},
 };
@@ -8,8 +9,8 @@ use alloy_eips::{
     eip4895::{Withdrawal, Withdrawals},
     eip7685::EMPTY_REQUESTS_HASH,
 };
-use alloy_primitives::FixedBytes;
-use preconf_chain::{Block, Header, ProposerPublicKey};
+use alloy_primitives::{FixedBytes, Signature};
+use preconf_chain::{Header, ProposerPublicKey, TxEnvelope};
 use preconf_engine::payload::to_payload;
 
 use super::*;
@@ -79,8 +80,55 @@ fn what_is_wanted_is_taken_and_written_as_it_came() {
         serde_json::from_str(offer.envelope(&wanted()).unwrap().get()).unwrap();
     let payload = serde_json::to_value(&good.execution_payload).unwrap();
     assert_eq!(written["executionPayload"], payload);
-    assert_eq!(written["blockValue"], "0x3");
+    // There is no transaction that could pay anything.
+    assert_eq!(written["blockValue"], "0x0");
     assert_eq!(written["executionRequests"], serde_json::json!([]));
+}
+
+/// A block of two transactions, of which one pays 10 Wei for each gas and one whatever remains of 40,
+/// and nothing if the base fee is above that.
+fn paying(base_fee: u64) -> PayloadResponse {
+    let signed = |transaction: TxEip1559| {
+        TxEnvelope::Ethereum(transaction.into_signed(Signature::test_signature()).into())
+    };
+    let transactions = vec![
+        signed(TxEip1559 {
+            gas_limit: 21_000,
+            max_fee_per_gas: 1_000,
+            max_priority_fee_per_gas: 10,
+            ..TxEip1559::default()
+        }),
+        signed(TxEip1559 {
+            gas_limit: 100_000,
+            max_fee_per_gas: 40,
+            max_priority_fee_per_gas: 40,
+            ..TxEip1559::default()
+        }),
+    ];
+    let transactions_root = calculate_transaction_root(&transactions);
+    let header = Header { base_fee_per_gas: Some(base_fee), transactions_root, ..header() };
+    let mut block = Block { header, body: Default::default() };
+    block.body.transactions = transactions;
+    block.body.withdrawals = Some(Withdrawals::default());
+    PayloadResponse { execution_payload: to_payload(&block), ..response(block.header) }
+}
+
+#[test]
+fn a_block_is_worth_no_more_than_its_transactions_can_pay() {
+    for (base_fee, most) in [(7, 21_000 * 10 + 100_000 * 33), (41, 21_000 * 10)] {
+        let value = |stated: U256| {
+            let answer = PayloadResponse { block_value: stated, ..paying(base_fee) };
+            let offer = check(answer, &wanted()).unwrap();
+            (offer.value, offer.boast)
+        };
+        let most = U256::from(most);
+        for stated in [U256::ZERO, U256::from(1), most] {
+            assert_eq!(value(stated), (stated, None), "{base_fee}");
+        }
+        for stated in [most + U256::from(1), U256::MAX] {
+            assert_eq!(value(stated), (most, Some(stated)), "{base_fee}");
+        }
+    }
 }
 
 #[test]
