@@ -56,6 +56,15 @@ impl Breaker {
         }
     }
 
+    /// Whether it would be asked now.
+    pub(crate) fn would_admit(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { until } => until <= now,
+            State::HalfOpen => false,
+        }
+    }
+
     /// It answered, whatever it said.
     pub(crate) fn answered(&mut self) -> Change {
         let was = std::mem::take(self);
@@ -106,8 +115,11 @@ mod tests {
     fn after_three_failures_in_a_row_it_is_left_alone_for_a_while() {
         let now = Instant::now();
         let mut breaker = lost(now);
-        assert!(!breaker.admit(now + Duration::from_millis(999)));
-        assert!(breaker.admit(now + Duration::from_secs(1)));
+        for (millis, is_asked) in [(999, false), (1_000, true)] {
+            let later = now + Duration::from_millis(millis);
+            assert_eq!(breaker.would_admit(later), is_asked);
+            assert_eq!(breaker.admit(later), is_asked);
+        }
     }
 
     #[test]

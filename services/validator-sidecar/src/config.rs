@@ -3,12 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use preconf_chassis::{ConfigError, ProcessArgs, Security, SecurityArgs};
+use preconf_chassis::{ConfigError, ProcessArgs, Security, SecurityArgs, reload::Stamps};
 use preconf_engine_door::{Door, DoorArgs};
-use preconf_payload_api::{
-    Authorities, ClientConfig, MAX_RESPONSE_BYTES, PayloadClient, SequencerUrl, SlotRule,
-    ValidatorSecret,
-};
+use preconf_payload_api::{MAX_RESPONSE_BYTES, PayloadClient, SequencerUrl, SlotRule};
+
+use crate::credentials::Credentials;
 
 pub use crate::wanted::FeeRecipients;
 
@@ -33,12 +32,12 @@ pub struct Config {
     pub sequencer_urls: Vec<SequencerUrl>,
 
     /// The secret that the sequencers know this validator by: a file with `0x` and 64 hex digits,
-    /// not readable by other users.
+    /// not readable by other users. Read anew when it changes, and at SIGHUP.
     #[arg(long, env = "PRECONF_SEQUENCER_JWT_SECRET", value_name = "PATH")]
     pub sequencer_jwt_secret: PathBuf,
 
-    /// The authorities of the sequencers' certificates (PEM); needed for `https`. No others are
-    /// trusted.
+    /// The authorities of the sequencers' certificates, or these themselves (PEM); needed for
+    /// `https`. No others are trusted. Read anew when it changes, and at SIGHUP.
     #[arg(long, env = "PRECONF_SEQUENCER_CA_CERT", value_name = "PATH")]
     pub sequencer_ca_cert: Option<PathBuf>,
 
@@ -101,6 +100,8 @@ pub struct Config {
 pub struct Prepared {
     pub(crate) config: Config,
     pub(crate) door: Door,
+    pub(crate) seen: Stamps,
+    pub(crate) credentials: Credentials,
     pub(crate) sequencers: Vec<PayloadClient>,
 }
 
@@ -112,25 +113,21 @@ impl Config {
     pub fn prepare(&self) -> Result<Prepared, ConfigError> {
         let security = Security::load(&self.security)?;
         let door = self.door.prepare(&security)?;
-        Ok(Prepared { config: self.clone(), door, sequencers: self.sequencers()? })
+        let files = [&self.sequencer_jwt_secret].into_iter().chain(&self.sequencer_ca_cert);
+        let seen = Stamps::of(files);
+        let (credentials, sequencers) = self.sequencers()?;
+        Ok(Prepared { config: self.clone(), door, seen, credentials, sequencers })
     }
 
-    fn sequencers(&self) -> Result<Vec<PayloadClient>, ConfigError> {
-        let secret = ValidatorSecret::read(&self.sequencer_jwt_secret)?;
-        let authorities = self.sequencer_ca_cert.as_deref().map(Authorities::read).transpose()?;
-        if authorities.is_some() && !self.sequencer_urls.iter().any(SequencerUrl::is_tls) {
+    fn sequencers(&self) -> Result<(Credentials, Vec<PayloadClient>), ConfigError> {
+        let credentials = Credentials::read(self)?;
+        if self.sequencer_ca_cert.is_some() && !self.sequencer_urls.iter().any(SequencerUrl::is_tls)
+        {
             let reason = "needs a --sequencer-url that is https://";
             return Err(ConfigError::flag("--sequencer-ca-cert", reason));
         }
-        let client = |url: &SequencerUrl| {
-            PayloadClient::new(ClientConfig {
-                authorities: authorities.clone().filter(|_| url.is_tls()),
-                url: url.clone(),
-                secret: secret.clone(),
-                max_response_bytes: self.max_response_bytes,
-            })
-        };
-        self.sequencer_urls.iter().map(client).collect()
+        let clients = credentials.clients()?;
+        Ok((credentials, clients))
     }
 
     pub(crate) const fn budget(&self) -> Duration {
@@ -201,7 +198,7 @@ mod tests {
         assert!(config.sequencers().is_err(), "nobody vouches for the second one");
 
         let plain = Config { sequencer_urls: config.sequencer_urls[..1].to_vec(), ..config };
-        assert_eq!(plain.sequencers().unwrap().len(), 1);
+        assert_eq!(plain.sequencers().unwrap().1.len(), 1);
         let pinned = Config { sequencer_ca_cert: Some("/nonexistent/ca.pem".into()), ..plain };
         assert!(pinned.sequencers().is_err());
     }

@@ -1,17 +1,16 @@
-//! The validator's own execution client: its payload, the block that it builds on, and whether it
-//! calls another's payload valid.
+//! The validator's own execution client: the block that it builds on, and whether it calls another's
+//! payload valid. Its own payload the door asks for.
 
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use alloy_rpc_types_engine::{PayloadId, PayloadStatus, PayloadStatusEnum};
+use alloy_rpc_types_engine::{PayloadStatus, PayloadStatusEnum};
 use preconf_engine::{EngineClient, EngineError, PayloadVersion};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::{
     checks::Offer,
-    wanted::{Parent, Wanted},
+    wanted::{Job, Parent, Wanted},
 };
 
 /// Asks the execution client.
@@ -21,12 +20,6 @@ pub(crate) struct Execution(EngineClient);
 /// Why the execution client does not do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecutionError {
-    #[error("asking for its payload")]
-    Payload(#[source] EngineError),
-    #[error("it answered with no payload")]
-    NoPayload,
-    #[error("its payload was not there in time")]
-    Late,
     #[error("asking for the block to build on")]
     Parent(#[source] EngineError),
     #[error("it does not know block {0}")]
@@ -51,24 +44,18 @@ impl Execution {
         Self(client)
     }
 
-    /// Its own payload, as it writes it.
-    pub(crate) async fn payload(
+    /// The block that a job follows. It is asked for once: who comes meanwhile waits for the
+    /// answer, and asks again `within` this time only if there was none.
+    pub(crate) async fn parent_of(
         &self,
-        version: PayloadVersion,
-        id: PayloadId,
+        job: &Job,
         within: Duration,
-    ) -> Result<Box<RawValue>, ExecutionError> {
-        let payload = self.0.request(version.get_payload(), &(id,), within).await;
-        let payload: Box<RawValue> = payload.map_err(ExecutionError::Payload)?;
-        if payload.get() == "null" { Err(ExecutionError::NoPayload) } else { Ok(payload) }
+    ) -> Result<Parent, ExecutionError> {
+        job.parent.get_or_try_init(|| self.parent(job.head, within)).await.copied()
     }
 
     /// The block with this hash. It called it VALID a moment ago.
-    pub(crate) async fn parent(
-        &self,
-        hash: B256,
-        within: Duration,
-    ) -> Result<Parent, ExecutionError> {
+    async fn parent(&self, hash: B256, within: Duration) -> Result<Parent, ExecutionError> {
         let block = self.0.request("eth_getBlockByHash", &(hash, false), within).await;
         let block: Option<ParentBlock> = block.map_err(ExecutionError::Parent)?;
         let block = block.filter(|block| block.hash == hash);

@@ -13,7 +13,8 @@
 //!
 //! * `race` and `breaker` decide whom to ask and when; `fetch` asks.
 //! * `checks` compares what was fetched with what the validator was going to build.
-//! * `execution` asks the execution client: for its own payload, and whether the other is valid.
+//! * `execution` asks the execution client whether it is valid; the door, for its own.
+//! * `credentials` reads the files that both sides are known by, again when they change.
 //! * `sidecar` chooses.
 //!
 //! Invariants: a payload is handed out only if it is the execution client's own, as it came, or if
@@ -24,6 +25,7 @@
 mod breaker;
 mod checks;
 mod config;
+mod credentials;
 mod execution;
 mod fetch;
 mod metrics;

@@ -6,6 +6,7 @@ use preconf_telemetry::{
     Registry,
     metrics::{Counter, Family, Gauge, Histogram, LATENCY_SECONDS},
 };
+use tracing::Span;
 
 /// The metrics of a sidecar.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Metrics {
     fallbacks: Family<Counter, 1>,
     choice: Histogram,
     pub(crate) sequencers_lost: Gauge,
+    /// Files that were read anew, by file and outcome.
+    pub(crate) reloaded: Family<Counter, 2>,
 }
 
 /// How a request to a sequencer ended.
@@ -31,13 +34,22 @@ pub(crate) enum Outcome {
     Refused,
 }
 
+impl Outcome {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetched => "ok",
+            Self::Unavailable => "unavailable",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Whose payload a consensus client got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Sequencer,
     ExecutionClient,
-    /// The execution client's too, but it was too slow to be asked ahead.
-    Forwarded,
 }
 
 impl Metrics {
@@ -65,22 +77,21 @@ impl Metrics {
             ),
             choice: registry.histogram(
                 "choice_seconds",
-                "From getPayload to the payload that was chosen.",
+                "From getPayload until it was chosen whose payload it is.",
                 LATENCY_SECONDS,
             ),
             sequencers_lost: registry
                 .gauge("sequencers_lost", "Sequencers that do not answer and are left alone."),
+            reloaded: registry.counters(
+                "files_reloaded",
+                "Files that were read anew.",
+                ["file", "outcome"],
+            ),
         }
     }
 
     pub(crate) fn fetch(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Fetched => "ok",
-            Outcome::Unavailable => "unavailable",
-            Outcome::NotFound => "not_found",
-            Outcome::Refused => "refused",
-        };
-        self.fetches.get([outcome]).inc();
+        self.fetches.get([outcome.as_str()]).inc();
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
@@ -91,13 +102,14 @@ impl Metrics {
         self.fallbacks.get([reason]).inc();
     }
 
+    /// Within the span of the call.
     pub(crate) fn chosen(&self, source: Source, within: Duration) {
         let source = match source {
             Source::Sequencer => "sequencer",
             Source::ExecutionClient => "execution_client",
-            Source::Forwarded => "forwarded",
         };
         self.payloads.get([source]).inc();
+        Span::current().record("source", source);
         self.choice.observe(within.as_secs_f64());
     }
 }

@@ -1,12 +1,12 @@
 //! Puts the parts together.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use preconf_assembly::{Sidecar as Blobs, prove_blobs};
-use preconf_chassis::{Context, Exit};
+use preconf_assembly::load_trusted_setup;
+use preconf_chassis::{Chain, Context, Exit, reload::Hangup};
 use preconf_engine::ProxyConfig;
 use tokio::task::spawn_blocking;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::{
     Prepared, execution::Execution, fetch::Sequencers, metrics::Metrics, sidecar::Sidecar,
@@ -29,16 +29,34 @@ pub async fn serve(prepared: Prepared, context: Context) -> Result<(), Exit> {
 /// # Errors
 /// If an address cannot be bound.
 pub async fn start(prepared: Prepared, context: Context) -> Result<SocketAddr, Exit> {
-    let Prepared { config, door, sequencers } = prepared;
+    let hangup = Hangup::take()?;
+    let Prepared { config, door, seen, credentials, sequencers } = prepared;
     let metrics = Arc::new(Metrics::new(&context.registry));
     for url in &config.sequencer_urls {
         if !url.is_tls() && !url.is_loopback() {
             warn!(sequencer = url.host(), "payloads and tokens are sent in plaintext");
         }
     }
+    let sequencers =
+        Sequencers::new(sequencers, config.patience(), config.budget(), metrics.clone());
+    let sequencers = Arc::new(sequencers);
+    let paths = credentials.paths();
+    let reload = {
+        let (credentials, sequencers) = (Arc::new(credentials), sequencers.clone());
+        let reloaded = metrics.reloaded.clone();
+        move || {
+            credentials.reload(&reloaded);
+            match credentials.clients() {
+                Ok(clients) => sequencers.replace(clients),
+                Err(error) => {
+                    error!(error = %Chain(&error), "what was read cannot be used: the old is");
+                }
+            }
+        }
+    };
     let sidecar = Sidecar {
         execution: Execution::new(door.execution_client()?),
-        sequencers: Sequencers::new(sequencers, config.patience(), metrics.clone()),
+        sequencers,
         jobs: Jobs::default(),
         slots: config.slot_rule,
         fee_recipients: config.fee_recipients.clone(),
@@ -49,17 +67,11 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<SocketAddr, E
     // What was begun ends within the budget by itself.
     let give_up = |_| {};
     let until = context.shutdown.clone();
+    let obeying = hangup.obey(paths, seen, reload, context.shutdown.clone());
+    context.tasks.spawn("reload", obeying);
     let address = door.open(&context, Arc::new(sidecar), limits, until, give_up).await?;
 
-    let shutdown = context.shutdown.clone();
-    context.tasks.spawn("prepare", async move {
-        // The points that proofs are checked with take a while to be read, the first time.
-        let prepared = spawn_blocking(|| prove_blobs(&Blobs::Eip4844(Default::default()), &[]));
-        if let Err(error) = prepared.await {
-            warn!(error = &error as &dyn std::error::Error, "blobs cannot be looked at");
-        }
-        shutdown.cancelled().await;
-        Ok::<(), Infallible>(())
-    });
+    // Nobody waits for it, neither who starts nor who stops the process.
+    drop(spawn_blocking(load_trusted_setup));
     Ok(address)
 }

@@ -1,9 +1,12 @@
 //! The choice: the sequencer's payload if there is one in time and nothing is wrong with it, else
 //! the execution client's.
 //!
-//! The execution client is asked first and its payload kept, while sequencers are asked, so nothing
-//! that they do or leave undone delays the other. The consensus client's id is the execution
-//! client's own: whatever becomes of this process, it stands for a payload.
+//! The door asks the execution client for its payload first, once, and keeps it while sequencers are
+//! asked, so nothing that they do or leave undone delays the other: what is left when the budget is
+//! spent is that answer, when it comes. The consensus client's id is the execution client's own:
+//! whatever becomes of this process, it stands for a payload. The block to build on is looked up as
+//! soon as the build is asked for, and the sequencers are connected to, so that getPayload need not
+//! wait for it.
 
 use std::{
     sync::Arc,
@@ -19,11 +22,11 @@ use preconf_engine::{
 use preconf_payload_api::{PayloadResponse, SlotRule};
 use serde_json::value::RawValue;
 use tokio::{
-    pin,
+    sync::OnceCell,
     task::{JoinError, spawn_blocking},
     time::timeout_at,
 };
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, field, info, info_span, warn};
 
 use crate::{
     checks::{self, Objection, Offer},
@@ -33,14 +36,15 @@ use crate::{
     wanted::{FeeRecipients, Job, Jobs, Wanted},
 };
 
-/// What is left of the budget for handing the payload over.
-const HANDING_OVER: Duration = Duration::from_millis(10);
+/// What is left of the budget, at least, for handing the payload over: timers and threads that are
+/// late, and the way through the door.
+const HANDING_OVER: Duration = Duration::from_millis(25);
 
 /// The hooks of the sidecar.
 #[derive(Debug)]
 pub(crate) struct Sidecar {
     pub(crate) execution: Execution,
-    pub(crate) sequencers: Sequencers,
+    pub(crate) sequencers: Arc<Sequencers>,
     pub(crate) jobs: Jobs,
     pub(crate) slots: SlotRule,
     pub(crate) fee_recipients: FeeRecipients,
@@ -77,26 +81,19 @@ enum Refusal {
 }
 
 impl Sidecar {
-    /// The payload for the consensus client; none if it is to be asked of the execution client.
+    /// The sequencer's payload for the consensus client; none if it gets the execution client's.
     async fn choose(&self, version: PayloadVersion, id: PayloadId) -> Option<Box<RawValue>> {
         // Without a job: its attributes were not understood, or it is older than this process.
         let job = self.jobs.get(id)?;
+        let span = info_span!("getPayload", otel.kind = "server", source = field::Empty);
+        self.choose_for(&job, version).instrument(span).await
+    }
+
+    async fn choose_for(&self, job: &Job, version: PayloadVersion) -> Option<Box<RawValue>> {
         let began = Instant::now();
-        let deadline = began + self.budget.saturating_sub(HANDING_OVER);
-        let own = self.execution.payload(version, id, self.budget);
-        let theirs = async {
-            let preconfirmed = self.preconfirmed(version, &job, deadline);
-            let in_time = timeout_at(deadline.into(), preconfirmed).await;
-            in_time.unwrap_or(Err(Fallback::OutOfTime))
-        };
-        pin!(own, theirs);
-        // In this order: the execution client is asked first.
-        let (theirs, kept) = tokio::select! {
-            biased;
-            kept = &mut own => (theirs.await, Some(kept)),
-            theirs = &mut theirs => (theirs, None),
-        };
-        let fallback = match theirs {
+        let deadline = began + self.budget.saturating_sub(handing_over(self.budget));
+        let preconfirmed = timeout_at(deadline.into(), self.preconfirmed(version, job, deadline));
+        let fallback = match preconfirmed.await.unwrap_or(Err(Fallback::OutOfTime)) {
             Ok(payload) => {
                 self.metrics.chosen(Source::Sequencer, began.elapsed());
                 return Some(payload);
@@ -108,17 +105,8 @@ impl Sidecar {
             error = &fallback as &dyn std::error::Error,
             "Failed to fetch from sequencer, falling back to local build"
         );
-        let kept = match kept {
-            Some(kept) => kept,
-            None => timeout_at(deadline.into(), own).await.unwrap_or(Err(ExecutionError::Late)),
-        };
-        let source = if kept.is_ok() { Source::ExecutionClient } else { Source::Forwarded };
-        self.metrics.chosen(source, began.elapsed());
-        kept.map_err(|error| {
-            let error = &error as &dyn std::error::Error;
-            debug!(error, "the execution client's payload was not kept: the call is forwarded");
-        })
-        .ok()
+        self.metrics.chosen(Source::ExecutionClient, began.elapsed());
+        None
     }
 
     /// The first payload of a sequencer that is good.
@@ -128,7 +116,7 @@ impl Sidecar {
         job: &Job,
         deadline: Instant,
     ) -> Result<Box<RawValue>, Fallback> {
-        let parent = self.execution.parent(job.head, left(deadline)).await;
+        let parent = self.execution.parent_of(job, left(deadline)).await;
         let parent = parent.map_err(Fallback::Parent)?;
         let wanted = Wanted::new(version, job, parent, self.slots, &self.fee_recipients);
         let wanted = Arc::new(wanted.ok_or(Fallback::NotUnderstood)?);
@@ -137,8 +125,9 @@ impl Sidecar {
         while let Some((from, response)) = fetching.next().await {
             let sequencer = self.sequencers.host(from);
             let block_hash = response.execution_payload.payload_inner.payload_inner.block_hash;
-            debug!(slot, %block_hash, sequencer, "Successfully fetched payload from sequencer");
-            match self.accept(response, &wanted, deadline).await {
+            info!(slot, %block_hash, sequencer, "Successfully fetched payload from sequencer");
+            let check = info_span!("check", %block_hash, sequencer);
+            match self.accept(response, &wanted, deadline).instrument(check).await {
                 Ok(payload) => {
                     info!(slot, %block_hash, sequencer, "Using payload from sequencer");
                     return Ok(payload);
@@ -185,6 +174,11 @@ impl Sidecar {
     }
 }
 
+/// The more there is to do, the more is kept back; of a small budget, no more than half.
+fn handing_over(budget: Duration) -> Duration {
+    HANDING_OVER.max(budget / 20).min(budget / 2)
+}
+
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
@@ -200,11 +194,24 @@ impl EngineHooks for Sidecar {
                 head: call.state.head_block_hash,
                 attributes: attributes.clone(),
                 parent_proposer_pubkey: call.parent_proposer_pubkey,
+                parent: OnceCell::new(),
             };
-            self.jobs.remember(id, job);
+            let job = self.jobs.remember(id, job);
+            let (execution, within) = (self.execution.clone(), self.budget);
+            let early = async move {
+                if let Err(error) = execution.parent_of(&job, within).await {
+                    let error = &error as &dyn std::error::Error;
+                    debug!(error, "the block to build on is looked up again at getPayload");
+                }
+            };
+            // The consensus client does not wait for it. It ends within the budget.
+            tokio::spawn(early.in_current_span());
+            // Who asks for a build is about to propose.
+            self.sequencers.connect();
         }
-        // The id stays the execution client's.
-        Box::pin(std::future::ready(None))
+        // The id stays the execution client's, and its payload is asked for when ours is.
+        let ours = answer.payload_id.filter(|_| call.attributes.is_some());
+        Box::pin(std::future::ready(ours))
     }
 
     fn get_payload(
@@ -237,5 +244,19 @@ impl Refusal {
             Self::Execution(_) => "not_valid",
             Self::Write(_) | Self::Unfinished(_) => "unfinished",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_back_for_handing_over_grows_with_the_budget_and_leaves_half_of_it() {
+        for (budget, kept) in [(50, 25), (100, 25), (500, 25), (2_000, 100), (10_000, 500)] {
+            let budget = Duration::from_millis(budget);
+            assert_eq!(handing_over(budget), Duration::from_millis(kept), "{budget:?}");
+        }
+        assert_eq!(handing_over(Duration::from_millis(20)), Duration::from_millis(10));
     }
 }

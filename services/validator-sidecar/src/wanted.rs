@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use preconf_chain::ProposerPublicKey;
 use preconf_engine::PayloadVersion;
 use preconf_payload_api::{PayloadRequest, SlotRule};
+use tokio::sync::OnceCell;
 
 /// How many ids are remembered; the oldest is forgotten first, and its payload left to the execution
 /// client. A consensus client asks within seconds.
@@ -26,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) attributes: PayloadAttributes,
     /// The key of the previous block's proposer, on Berachain since Prague1.
     pub(crate) parent_proposer_pubkey: Option<ProposerPublicKey>,
+    /// The block that it follows, once it has been looked up.
+    pub(crate) parent: OnceCell<Parent>,
 }
 
 /// The newest builds, by the execution client's ids. The lock is held for a look-up.
@@ -33,13 +36,15 @@ pub(crate) struct Job {
 pub(crate) struct Jobs(Mutex<VecDeque<(PayloadId, Arc<Job>)>>);
 
 impl Jobs {
-    pub(crate) fn remember(&self, id: PayloadId, job: Job) {
+    pub(crate) fn remember(&self, id: PayloadId, job: Job) -> Arc<Job> {
+        let job = Arc::new(job);
         let mut jobs = self.0.lock();
         jobs.retain(|(known, _)| *known != id);
         if jobs.len() == REMEMBERED {
             jobs.pop_front();
         }
-        jobs.push_back((id, Arc::new(job)));
+        jobs.push_back((id, job.clone()));
+        job
     }
 
     pub(crate) fn get(&self, id: PayloadId) -> Option<Arc<Job>> {
@@ -114,7 +119,7 @@ impl Wanted {
         slots: SlotRule,
         fee_recipients: &FeeRecipients,
     ) -> Option<Self> {
-        let Job { head, attributes, parent_proposer_pubkey } = job;
+        let Job { head, attributes, parent_proposer_pubkey, parent: _ } = job;
         let is_p11 = match version {
             PayloadVersion::V3 | PayloadVersion::V4 | PayloadVersion::V5 => false,
             PayloadVersion::V4P11 => true,
@@ -169,6 +174,7 @@ mod tests {
                 ..PayloadAttributes::default()
             },
             parent_proposer_pubkey: None,
+            parent: OnceCell::new(),
         }
     }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod choices;
+mod client;
 mod process;
+mod requests;
 mod sequencer;
 mod world;
 mod wrong;

@@ -60,6 +60,14 @@ async fn an_answer_that_is_no_payload_is_left() {
                     json!({ "commitments": [point], "proofs": [point], "blobs": [blob] });
             })
         }),
+        ("a great many empty blobs", {
+            edited(&good, |json| {
+                let points = vec![format!("0x{}", "c0".repeat(48)); 81_810];
+                let blobs = vec![""; 81_810];
+                json["blobs_bundle"] =
+                    json!({ "commitments": points, "proofs": points, "blobs": blobs });
+            })
+        }),
         ("truncated", Answer::ok(&body).truncated()),
         ("deep", Answer::ok("[".repeat(100_000))),
         ("hanging up", Answer::HangUp),
@@ -72,6 +80,49 @@ async fn an_answer_that_is_no_payload_is_left() {
     for (what, answer) in cases {
         is_left(&world, what, answer).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_an_end_is_left() {
+    let world = World::start().await;
+    let endless = |first: &str, again: &str| {
+        Answer::Endless(first.as_bytes().to_vec(), again.as_bytes().to_vec())
+    };
+    let (ok, spaces) = ("HTTP/1.1 200 OK\r\n", " ".repeat(64 * 1024));
+    let chunk = format!("10000\r\n{spaces}\r\n");
+    let cases = [
+        ("chunks", endless(&format!("{ok}transfer-encoding: chunked\r\n\r\n"), &chunk)),
+        ("no length", endless(&format!("{ok}\r\n"), &spaces)),
+        ("a length of terabytes", {
+            endless(&format!("{ok}content-length: 10000000000000\r\n\r\n"), &spaces)
+        }),
+        ("a refusal", endless("HTTP/1.1 403 Forbidden\r\n\r\n", &spaces)),
+        ("headers", endless(ok, &format!("x: {}\r\n", "y".repeat(1_000)))),
+        ("one header", endless(&format!("{ok}x: "), &"y".repeat(1_000))),
+    ];
+    for (what, answer) in cases {
+        is_left(&world, what, answer).await;
+    }
+    // These are no answer yet.
+    let hints = endless("", "HTTP/1.1 103 Early Hints\r\n\r\n");
+    is_left_within(&world, "hints", hints, "500").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_answer_says_of_itself_does_not_matter() {
+    let world = World::start().await;
+    let good = world.built(&world.attributes).await.to_json();
+    // A few bytes that would be a gigabyte: nothing is ever unpacked.
+    let packed = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 0xff].repeat(100);
+    let packed = Answer::http("200 OK", "content-encoding: gzip\r\n", packed);
+    is_left(&world, "packed", packed).await;
+    let page = Answer::http("200 OK", "content-type: text/html\r\n", "<html></html>");
+    is_left(&world, "a page", page).await;
+    let unnamed = Answer::http("200 OK", "content-type: text/html\r\n", good);
+    let sequencer = Sequencer::start(unnamed).await;
+    let sidecar = world.sidecar(&[sequencer.url()], &["--fetch-budget-ms", "10000"]).await;
+    assert!(world.propose(&sidecar).await);
+    sidecar.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +145,11 @@ async fn a_payload_of_another_block_is_left() {
     unordered.execution_requests = vec![Bytes::from_static(&[1]), Bytes::new()];
     let mut other_fork = good.clone();
     other_fork.fork_version.0[0] += 1;
+    let berachain = World::on_berachain().await;
+    let mut of_another_chain = berachain.built(&berachain.attributes).await;
+    of_another_chain.fork_version = good.fork_version;
     let cases = [
+        ("another chain", Answer::ok(of_another_chain.to_json())),
         ("another parent", with(|header| header.parent_hash = B256::repeat_byte(9))),
         ("another number", with(|header| header.number += 1)),
         ("the parent's time", with(|header| header.timestamp = 100)),
