@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
+use alloy_rlp::Header;
 use preconf_chain::Transaction;
 use preconf_chassis::Chain;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason};
@@ -14,6 +15,9 @@ use crate::{complaints::Complaints, failure::Failure, metrics::Metrics};
 
 /// The most bytes of a transaction with its blobs that are offered to the sequencer.
 const MAX_SUBMITTED_BYTES: usize = 3 * 512 * 1024;
+
+/// The type of transactions with blobs.
+const BLOBS: u8 = 3;
 
 /// How long a question about the pool may take. It only adds to what the snapshot says.
 pub(crate) const LOOKUP: Duration = Duration::from_secs(1);
@@ -50,9 +54,8 @@ impl Pool {
                 detail,
             )))
         } else {
-            // Before it can be in a snapshot. One with blobs travels in another form than its hash
-            // is of: its trace ends at the builder.
-            self.traces.remember(keccak256(&transaction));
+            // Before it can be in a snapshot.
+            self.traces.remember(hash_of(&transaction));
             self.submissions.submit(transaction).await.map_err(|error| match error {
                 IngressError::Refused(refusal) => Failure::Refused(refusal),
                 error @ (IngressError::Unavailable(_) | IngressError::Invalid(_)) => {
@@ -97,5 +100,43 @@ impl Pool {
             debug!(error = %Chain(error), "the sequencer could not be asked");
         };
         nonce.inspect_err(unknown).ok().flatten()
+    }
+}
+
+/// The hash of a transaction as it is sent. One that brings its blobs (EIP-4844) is a list whose first
+/// item is what the hash is of.
+fn hash_of(sent: &[u8]) -> B256 {
+    let signed = sent.strip_prefix(&[BLOBS]).and_then(first_list);
+    signed.map_or_else(|| keccak256(sent), |signed| keccak256([&[BLOBS], signed].concat()))
+}
+
+/// The first item of a list, if that is a list too.
+fn first_list(mut list: &[u8]) -> Option<&[u8]> {
+    Header::decode(&mut list).ok()?;
+    let first = Header::decode(&mut &*list).ok().filter(|first| first.list)?;
+    list.get(..first.length_with_payload())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_with_blobs_has_the_hash_of_what_is_in_the_block() {
+        // The list of a signed transaction, and the same with lists of blobs and proofs.
+        let signed = [0xc3, 1, 2, 3];
+        let alone = [&[BLOBS], &signed[..]].concat();
+        let with_blobs = [&[BLOBS, 0xc7], &signed[..], &[0xc1, 4, 0xc0]].concat();
+        assert_ne!(with_blobs, alone);
+
+        assert_eq!(hash_of(&alone), keccak256(&alone));
+        assert_eq!(hash_of(&with_blobs), keccak256(&alone));
+    }
+
+    #[test]
+    fn what_is_no_transaction_has_a_hash_too() {
+        for sent in [&[][..], &[BLOBS], &[BLOBS, 0xff], &[BLOBS, 0xc1, 0xc5], &[2, 0xc1, 0xc0]] {
+            assert_eq!(hash_of(sent), keccak256(sent));
+        }
     }
 }
