@@ -80,7 +80,8 @@ pub struct Config {
     #[arg(long, env = "PRECONF_CALL_TIMEOUT_MS", value_name = "MS", default_value = "10000")]
     pub call_timeout_ms: NonZeroU32,
 
-    /// How old the newest snapshot may be before answers come from the execution client instead.
+    /// How old the newest snapshot may be before answers come from the execution client instead, and
+    /// how long the first one is waited for until the process is ready without.
     #[arg(long, env = "PRECONF_SNAPSHOT_MAX_AGE_MS", value_name = "MS", default_value = "10000")]
     pub snapshot_max_age_ms: NonZeroU32,
 

@@ -3,7 +3,7 @@
 //! Invariants: there is one newest view, and it changes as a whole; an update that has no meaning,
 //! or does not fit to those before it, ends the connection and changes nothing that is served; each
 //! connection starts from nothing. A view that is older than the limit is not given out, whether or
-//! not the consumer is connected: answers then come from the execution client.
+//! not the consumer is connected: answers then come from the execution client, and readiness stays.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use preconf_wire::pending::{PendingClient, PendingError};
 use tokio::{
     sync::watch,
     task::{JoinError, spawn_blocking},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use tracing::{Span, debug, info, info_span, warn};
 
@@ -51,39 +51,20 @@ impl Views {
         (view.received.elapsed() <= self.max_age).then_some(view)
     }
 
-    /// Keeps readiness in step with whether there is a fresh view.
-    pub(crate) async fn report(
+    /// Holds readiness back until there is a first view, but no longer than a view may be old.
+    pub(crate) async fn begin(
         mut self,
         check: Check,
         shutdown: Shutdown,
     ) -> Result<(), Infallible> {
-        let reports = async {
-            loop {
-                let newest = self.newest.borrow_and_update().clone();
-                let deadline = newest.as_ref().map(|view| view.received + self.max_age);
-                let changed = match (newest, deadline) {
-                    (Some(view), Some(deadline)) if view.received.elapsed() <= self.max_age => {
-                        check.ready();
-                        // The deadline has passed only when it lies behind: one tick further.
-                        let stale = deadline + Duration::from_millis(1);
-                        timeout_at(stale, self.newest.changed()).await.unwrap_or(Ok(()))
-                    }
-                    (Some(_), _) => {
-                        check.not_ready("the newest snapshot of the consumer is too old");
-                        self.newest.changed().await
-                    }
-                    (None, _) => {
-                        check.not_ready("no snapshot from the consumer yet");
-                        self.newest.changed().await
-                    }
-                };
-                if changed.is_err() {
-                    return;
-                }
-            }
-        };
+        check.not_ready("no snapshot from the consumer yet");
         tokio::select! {
-            () = reports => {}
+            first = timeout(self.max_age, self.newest.wait_for(Option::is_some)) => {
+                if first.is_err() {
+                    warn!("no snapshot from the consumer: the execution client answers alone");
+                }
+                check.ready();
+            }
             () = shutdown.cancelled() => {}
         }
         shutdown.cancelled().await;

@@ -5,9 +5,14 @@
 //! request is answered from exactly one snapshot over exactly one canonical block. Which method is
 //! answered from where is one table (`methods`). Transactions go to the sequencer.
 //!
-//! Invariants: without a fresh snapshot, answers are those of the execution client, and the process
-//! is not ready; what is forwarded is never answered about another block than the snapshot's; a bad
-//! update changes nothing that is served.
+//! Invariants: without a fresh snapshot, answers are those of the execution client; what is forwarded
+//! is never answered about another block than the snapshot's; a bad update changes nothing that is
+//! served.
+//!
+//! Ready is who can answer, and so who can answer from the execution client alone: its silence ends
+//! readiness, and its return restores it. A consumer that is gone, or a chain that pauses, does not:
+//! all overlays lose them at once, and would leave nobody to fall back to. Only at the start a first
+//! snapshot is waited for, and no longer than one may be old.
 //!
 //! It never executes a transaction of a block, only calls that nobody keeps; it holds no key, and
 //! nothing that outlives it. Subscriptions are not offered yet.

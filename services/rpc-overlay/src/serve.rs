@@ -91,11 +91,12 @@ pub async fn spawn(prepared: Prepared, context: &Context) -> Result<SocketAddr, 
     };
     let dispatch = Dispatch::new(Arc::new(rpc), limits.deadline);
     let (tasks, shutdown) = (&context.tasks, || context.shutdown.clone());
+    let questions = forwards.apart();
     let client = context.health.check("execution-client");
     let snapshot = context.health.check("snapshot");
-    tasks.spawn("execution-client", client_check::watch(forwards, spec, client, shutdown()));
+    tasks.spawn("execution-client", client_check::watch(questions, spec, client, shutdown()));
     tasks.spawn("consumer", follower.follow(shutdown()));
-    tasks.spawn("freshness", views.report(snapshot, shutdown()));
+    tasks.spawn("first-snapshot", views.begin(snapshot, shutdown()));
     tasks.spawn("json-rpc", server::serve(listener, dispatch, limits, metrics, shutdown()));
     context.announce("json-rpc", &format_args!("http://{local}"));
     Ok(local)

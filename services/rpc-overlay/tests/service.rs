@@ -256,7 +256,7 @@ async fn old_blocks_and_hashes_are_the_execution_clients() {
 }
 
 #[tokio::test]
-async fn without_a_snapshot_the_execution_client_answers_and_the_overlay_is_not_ready() {
+async fn at_the_start_the_execution_client_answers_and_a_first_snapshot_is_waited_for() {
     let world = World::new(&[]).await;
     world.client.answer("eth_getBalance", json!("0x7"));
 
@@ -264,7 +264,33 @@ async fn without_a_snapshot_the_execution_client_answers_and_the_overlay_is_not_
     assert_eq!(world.ask("eth_getBalance", json!([RICH, "latest"])).await, "0x7");
 
     assert_eq!(world.client.asked("eth_getBalance"), [json!([RICH, "latest"])]);
-    assert!(!world.overlay.context.health.is_ready());
+    assert!(!world.is_ready());
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_consumer_the_overlay_is_ready_when_its_time_is_up() {
+    let world = World::new(&["--snapshot-max-age-ms", "200"]).await;
+    world.client.answer("eth_getBalance", json!("0x7"));
+
+    world.until_ready().await;
+
+    assert_eq!(world.ask("eth_getBalance", json!([RICH, "latest"])).await, "0x7");
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_execution_client_that_is_gone_ends_readiness_until_it_is_back() {
+    let (mut world, _consumer) = World::ready(&[]).await;
+
+    world.client.stop().await;
+
+    world.until_not_ready().await;
+    let (code, _) = world.refusal("eth_chainId", json!([])).await;
+    assert_eq!(code, -32_000);
+    world.client.come_back().await;
+    world.until_ready().await;
+    assert_eq!(world.ask("eth_chainId", json!([])).await, "0x539");
     world.finish().await.unwrap();
 }
 
@@ -282,24 +308,21 @@ async fn a_consumer_that_appears_makes_the_overlay_ready() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_is_too_old_is_served_no_more_until_the_consumer_is_back() {
+async fn without_its_consumer_the_overlay_stays_ready_and_answers_from_the_execution_client() {
     let (world, consumer) = World::ready(&["--snapshot-max-age-ms", "2000"]).await;
+    world.client.answer("eth_getBalance", json!("0x7"));
     assert_eq!(world.ask("eth_blockNumber", json!([])).await, "0x66");
 
     consumer.stop().await;
 
     assert_eq!(world.ask("eth_blockNumber", json!([])).await, "0x66", "it is still fresh");
     world.until("eth_blockNumber", json!([]), json!("0x63")).await;
-    let stale = async {
-        while world.overlay.context.health.is_ready() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(common::DEADLINE, stale).await.unwrap();
+    assert_eq!(world.ask("eth_getBalance", json!([RICH, "latest"])).await, "0x7");
+    assert!(world.is_ready());
     let consumer = world.consumer().await;
     consumer.greet_with(snapshots::update(8, Sealing::Provisional));
     world.until("eth_blockNumber", json!([]), json!("0x66")).await;
-    world.until_ready().await;
+    assert!(world.is_ready());
     world.finish().await.unwrap();
 }
 

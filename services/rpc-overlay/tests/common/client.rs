@@ -28,7 +28,7 @@ type Answer = Result<Box<RawValue>, ErrorObjectOwned>;
 pub(crate) struct ExecutionClient {
     pub(crate) address: SocketAddr,
     script: Arc<Script>,
-    _server: ServerHandle,
+    server: ServerHandle,
 }
 
 #[derive(Default)]
@@ -44,12 +44,8 @@ impl ExecutionClient {
     /// head is block 99: so it is seen who answers.
     pub(crate) async fn start() -> Self {
         let script = Arc::new(Script::default());
-        let service = Scripted(Arc::clone(&script));
-        let middleware = RpcServiceBuilder::new().layer_fn(move |_| service.clone());
-        let server = Server::builder().set_rpc_middleware(middleware);
-        let server = server.build("127.0.0.1:0").await.unwrap();
-        let address = server.local_addr().unwrap();
-        let client = Self { address, script, _server: server.start(Methods::new()) };
+        let (address, server) = listen("127.0.0.1:0".parse().unwrap(), &script).await;
+        let client = Self { address, script, server };
         client.answer("eth_chainId", json!("0x539"));
         client.answer("eth_blockNumber", json!("0x63"));
         let mut genesis = serde_json::to_value(snapshots::spec().genesis_header()).unwrap();
@@ -57,6 +53,17 @@ impl ExecutionClient {
         client.answer("eth_getBlockByNumber", genesis);
         client.has(&snapshots::CANONICAL);
         client
+    }
+
+    /// Closes the port.
+    pub(crate) async fn stop(&self) {
+        self.server.stop().unwrap();
+        self.server.clone().stopped().await;
+    }
+
+    /// Opens the port again.
+    pub(crate) async fn come_back(&mut self) {
+        (_, self.server) = listen(self.address, &self.script).await;
     }
 
     /// From now on the client has this block.
@@ -90,6 +97,13 @@ impl ExecutionClient {
         let asked = self.script.asked.lock().unwrap();
         asked.iter().filter(|(name, _)| name == method).map(|(_, params)| params.clone()).collect()
     }
+}
+
+async fn listen(address: SocketAddr, script: &Arc<Script>) -> (SocketAddr, ServerHandle) {
+    let service = Scripted(Arc::clone(script));
+    let middleware = RpcServiceBuilder::new().layer_fn(move |_| service.clone());
+    let server = Server::builder().set_rpc_middleware(middleware).build(address).await.unwrap();
+    (server.local_addr().unwrap(), server.start(Methods::new()))
 }
 
 #[derive(Clone)]

@@ -84,6 +84,19 @@ impl World {
         timeout(DEADLINE, self.overlay.context.health.until_ready()).await.unwrap();
     }
 
+    pub(crate) async fn until_not_ready(&self) {
+        let not_ready = async {
+            while self.is_ready() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, not_ready).await.unwrap();
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.overlay.context.health.is_ready()
+    }
+
     /// Asks the overlay and returns the whole answer.
     pub(crate) async fn request(&self, method: &str, params: Value) -> Value {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
