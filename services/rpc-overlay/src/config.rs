@@ -36,9 +36,10 @@ pub struct Config {
     #[arg(long, env = "PRECONF_PENDING", value_name = "ENDPOINT")]
     pub pending: Endpoint,
 
-    /// Where the builder takes transactions: unix:/path, http:// or https://.
+    /// Where the builder takes transactions: unix:/path, http:// or https://. Without it they go to
+    /// the execution client, of which the sequencer's has to be a peer.
     #[arg(long, env = "PRECONF_INGRESS", value_name = "ENDPOINT")]
-    pub ingress: Endpoint,
+    pub ingress: Option<Endpoint>,
 
     /// The JSON-RPC of the execution client, which answers what the snapshot does not.
     #[arg(long, env = "PRECONF_EXECUTION_URL", value_name = "URL")]
@@ -106,7 +107,7 @@ impl Config {
         })?;
         let security = Security::load(&self.security)?;
         security.check(&self.pending)?;
-        security.check(&self.ingress)?;
+        self.ingress.iter().try_for_each(|ingress| security.check(ingress))?;
         let milliseconds = |ms: NonZeroU32| Duration::from_millis(ms.get().into());
         let deadline = milliseconds(self.call_timeout_ms);
         Ok(Prepared {
@@ -141,12 +142,10 @@ impl Config {
 mod tests {
     use super::*;
 
-    const REQUIRED: [&str; 9] = [
+    const REQUIRED: [&str; 7] = [
         "rpc-overlay",
         "--pending",
         "unix:/run/preconf/pending.sock",
-        "--ingress",
-        "unix:/run/preconf/ingress.sock",
         "--execution-url",
         "http://127.0.0.1:8546",
         "--genesis",
@@ -162,6 +161,7 @@ mod tests {
         let config = parse(&[]).unwrap();
 
         assert_eq!(config.http_addr.to_string(), "127.0.0.1:8545");
+        assert!(config.ingress.is_none());
         assert_eq!(config.latest, Latest::Preconfirmed);
         assert_eq!(config.rpc_gas_cap, 50_000_000);
         assert_eq!(config.snapshot_max_age_ms.get(), 10_000);
@@ -189,7 +189,7 @@ mod tests {
         ] {
             assert_eq!(parse(&flags).unwrap_err().exit_code(), 2, "{flags:?}");
         }
-        for missing in ["--pending", "--ingress", "--execution-url", "--genesis"] {
+        for missing in ["--pending", "--execution-url", "--genesis"] {
             let at = REQUIRED.iter().position(|flag| *flag == missing).unwrap();
             let flags = REQUIRED[..at].iter().chain(&REQUIRED[at + 2..]);
             assert!(Config::try_parse_from(flags).is_err(), "{missing}");
@@ -221,7 +221,7 @@ mod tests {
             let endpoint: Endpoint = "http://10.0.0.1:9000".parse().unwrap();
             match flag {
                 "--pending" => config.pending = endpoint,
-                _ => config.ingress = endpoint,
+                _ => config.ingress = Some(endpoint),
             }
             let refused = config.prepare().unwrap_err().to_string();
             assert!(refused.contains("plaintext beyond loopback"), "{flag}: {refused}");

@@ -3,7 +3,8 @@
 //!
 //! It follows a consumer's pending chain ([`serve`]) and keeps one immutable snapshot of it. Each
 //! request is answered from exactly one snapshot over exactly one canonical block. Which method is
-//! answered from where is one table (`methods`). Transactions go to the sequencer.
+//! answered from where is one table (`methods`). Transactions go to the sequencer; where it has no
+//! ingress, to the execution client, from whose pool the sequencer takes them.
 //!
 //! Invariants: without a fresh snapshot, answers are those of the execution client; what is forwarded
 //! is never answered about another block than the snapshot's; a bad update changes nothing that is

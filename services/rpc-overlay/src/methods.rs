@@ -119,8 +119,8 @@ pub(crate) fn find(name: &str) -> Method {
     }
 }
 
-/// A public port takes questions to the execution client, never orders, and no transactions past
-/// the builder.
+/// A public port takes questions to the execution client, never orders, and no transactions but by
+/// one way.
 fn unlisted(name: &str) -> Handling {
     const ORDERS: [&str; 10] = [
         "admin_",

@@ -2,7 +2,8 @@
 //!
 //! A request takes one view, once, and is answered from it and from nothing newer. What the view
 //! has no say in is asked of the execution client. Two answers look beyond the snapshot on purpose:
-//! the nonce at `pending`, and a transaction by its hash, also ask the sequencer's pool.
+//! the nonce at `pending`, and a transaction by its hash, also ask the pool that transactions go to:
+//! the sequencer's, or the execution client's where that has no ingress.
 
 mod client;
 mod logs;
@@ -13,11 +14,11 @@ use std::{fmt, pin::pin, sync::Arc};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{BlockId, Index};
 use futures_util::future::join;
-use preconf_chain::{ChainSpec, rpc::RpcTransaction};
+use preconf_chain::{ChainSpec, Transaction, rpc::RpcTransaction};
 use preconf_upstream::StateFetcher;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::{Span, error};
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     metrics::Metrics,
     params::Params,
     pin::{self, Pinned},
-    submit::Pool,
+    submit::{LOOKUP, Pool},
     tags::{self, Target},
     view::View,
 };
@@ -44,7 +45,8 @@ pub(crate) struct Rpc {
     pub(crate) views: Views,
     pub(crate) client: Forwarder,
     pub(crate) fetcher: StateFetcher,
-    pub(crate) pool: Pool,
+    /// The sequencer's; without it, the execution client has the pool.
+    pub(crate) pool: Option<Pool>,
     /// Places for work that would hold up the runtime.
     pub(crate) workers: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
@@ -105,10 +107,13 @@ impl Rpc {
             Served::GasPrice => self.gas_price(ask).await,
             Served::Logs => self.logs(ask).await,
             Served::Receipt => self.receipt(ask).await,
-            Served::SendRawTransaction => {
-                let transaction: Bytes = ask.params.required(0, "transaction")?;
-                self.pool.submit(transaction).await.map(|hash| json(&hash))
-            }
+            Served::SendRawTransaction => match &self.pool {
+                Some(pool) => {
+                    let transaction: Bytes = ask.params.required(0, "transaction")?;
+                    pool.submit(transaction).await.map(|hash| json(&hash))
+                }
+                None => self.client.ask(ask.method, ask.as_written()).await,
+            },
             Served::TransactionByHash => self.transaction_by_hash(ask).await,
         }
     }
@@ -213,11 +218,11 @@ impl Rpc {
     }
 
     /// The nonce after everything the sender has sent: what the snapshot says, or what waits in the
-    /// sequencer's pool.
+    /// pool.
     async fn pending_nonce(&self, at: AtBlock, ask: &Ask<'_>) -> Answer {
         let address: Address = ask.params.required(0, "address")?;
         let answer = self.at_target(at, BlockId::pending(), ask);
-        let (answer, waiting) = join(answer, self.pool.next_nonce(address)).await;
+        let (answer, waiting) = join(answer, self.waiting_nonce(address)).await;
         let answer = answer?;
         let Some(waiting) = waiting else { return Ok(answer) };
         match serde_json::from_str::<U64>(answer.get()) {
@@ -225,6 +230,22 @@ impl Rpc {
             // Not for us to judge what the execution client says.
             Err(_) => Ok(answer),
         }
+    }
+
+    /// The nonce after the sender's transactions that wait, if the pool can be asked.
+    async fn waiting_nonce(&self, sender: Address) -> Option<u64> {
+        let Some(pool) = &self.pool else {
+            let params = Some(json(&(sender, BlockId::pending())));
+            let nonce = timeout(LOOKUP, self.client.ask("eth_getTransactionCount", params)).await;
+            let nonce = nonce.ok()?.ok()?;
+            return serde_json::from_str::<U64>(nonce.get()).ok().map(|nonce| nonce.to());
+        };
+        pool.next_nonce(sender).await
+    }
+
+    async fn waiting_transaction(&self, hash: B256) -> Option<Transaction> {
+        // The execution client looks into its own pool when it is asked.
+        self.pool.as_ref()?.transaction(hash).await
     }
 
     async fn transaction_by_hash(&self, ask: Ask<'_>) -> Answer {
@@ -236,7 +257,7 @@ impl Rpc {
         }
         let is_known = |answer: &Answer| answer.as_ref().is_ok_and(|found| found.get() != "null");
         let mut canonical = pin!(self.forward(&ask));
-        let mut waiting = pin!(self.pool.transaction(hash));
+        let mut waiting = pin!(self.waiting_transaction(hash));
         let (canonical, waiting) = tokio::select! {
             canonical = &mut canonical => match is_known(&canonical) {
                 true => (canonical, None),

@@ -31,7 +31,8 @@ const TRACED: usize = 4_096;
 pub struct Prepared {
     pub(crate) http_addr: SocketAddr,
     pub(crate) pending: Endpoint,
-    pub(crate) ingress: Endpoint,
+    /// None: transactions go to the execution client.
+    pub(crate) ingress: Option<Endpoint>,
     pub(crate) security: Security,
     pub(crate) spec: Arc<ChainSpec>,
     pub(crate) latest: Latest,
@@ -106,13 +107,15 @@ fn pool(
     prepared: &Prepared,
     metrics: &Metrics,
     traces: Arc<Remembered<B256>>,
-) -> Result<Pool, ConfigError> {
-    let channel = channel(&prepared.ingress, &prepared.security)?;
+) -> Result<Option<Pool>, ConfigError> {
+    let Some(ingress) = &prepared.ingress else { return Ok(None) };
+    let channel = channel(ingress, &prepared.security)?;
     let client = |deadline| {
         IngressClient::new(channel.clone(), deadline).with_metadata(preconf_telemetry::inject)
     };
     let deadline = prepared.limits.deadline;
-    Ok(Pool::new(client(deadline), client(LOOKUP.min(deadline)), metrics.clone(), traces))
+    let lookups = client(LOOKUP.min(deadline));
+    Ok(Some(Pool::new(client(deadline), lookups, metrics.clone(), traces)))
 }
 
 fn workers() -> usize {

@@ -10,7 +10,9 @@ use common::{
     client::reverted,
     snapshots::{self, COUNTER, OLD, POOR, RICH, SENDER, Sealing},
 };
-use jsonrpsee::{core::client::ClientT, rpc_params, ws_client::WsClientBuilder};
+use jsonrpsee::{
+    core::client::ClientT, rpc_params, types::ErrorObjectOwned, ws_client::WsClientBuilder,
+};
 use preconf_primitives::TransactionRefusalReason;
 use serde_json::{Value, json};
 
@@ -323,6 +325,32 @@ async fn a_transaction_goes_to_the_sequencer_and_its_refusal_comes_back() {
     assert_eq!(code, -32_000);
     assert!(message.starts_with("oversized data"), "{message}");
     assert!(world.client.asked(send).is_empty(), "never the execution client");
+    world.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_an_ingress_transactions_go_to_the_execution_client_and_its_pool_counts() {
+    let (world, _consumer) = World::without_ingress().await;
+    let transaction = snapshots::dynamic(14, TxKind::Call(RICH));
+    let raw = json!([transaction.encoded()]);
+    let send = "eth_sendRawTransaction";
+    let too_low = ErrorObjectOwned::owned(-32_000, "nonce too low", None::<()>);
+    world.client.refuse(send, too_low);
+    assert_eq!(world.refusal(send, raw.clone()).await, (-32_000, "nonce too low".to_owned()));
+    let nonce = async |who, block| world.ask("eth_getTransactionCount", json!([who, block])).await;
+    assert_eq!(nonce(SENDER, "pending").await, "0xe", "the pool cannot be asked");
+
+    world.client.answer(send, json!(transaction.hash()));
+    assert_eq!(world.ask(send, raw.clone()).await, json!(transaction.hash()));
+
+    assert_eq!(world.client.asked(send), [raw.clone(), raw]);
+    world.client.answer("eth_getTransactionCount", json!("0xf"));
+    assert_eq!(nonce(SENDER, "pending").await, "0xf", "what waits in the pool counts");
+    world.client.answer("eth_getTransactionCount", json!("0x0"));
+    assert_eq!(nonce(SENDER, "pending").await, "0xe", "the snapshot is ahead of the pool");
+    let pooled = json!({ "hash": transaction.hash(), "blockHash": null });
+    world.client.answer("eth_getTransactionByHash", pooled.clone());
+    assert_eq!(world.ask("eth_getTransactionByHash", json!([transaction.hash()])).await, pooled);
     world.finish().await.unwrap();
 }
 

@@ -44,7 +44,16 @@ impl World {
         Self::with_client(ExecutionClient::start().await, flags).await
     }
 
+    /// Starts an overlay whose sequencer has no ingress, with a consumer as in [`Self::ready`].
+    pub(crate) async fn without_ingress() -> (Self, Consumer) {
+        Self::begin(ExecutionClient::start().await, &[], false).await.with_consumer().await
+    }
+
     pub(crate) async fn with_client(client: ExecutionClient, flags: &[&str]) -> Self {
+        Self::begin(client, flags, true).await
+    }
+
+    async fn begin(client: ExecutionClient, flags: &[&str], has_ingress: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         std::fs::write(path("genesis.json"), snapshots::GENESIS).unwrap();
@@ -52,11 +61,12 @@ impl World {
             "rpc-overlay".to_owned(),
             "--http-addr=127.0.0.1:0".to_owned(),
             format!("--pending=unix:{}", path("pending.sock")),
-            format!("--ingress=unix:{}", path("ingress.sock")),
             format!("--execution-url=http://{}", client.address),
             format!("--genesis={}", path("genesis.json")),
         ];
-        let flags = required.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned()));
+        let ingress = has_ingress.then(|| format!("--ingress=unix:{}", path("ingress.sock")));
+        let flags =
+            required.into_iter().chain(ingress).chain(flags.iter().map(|flag| (*flag).to_owned()));
         let prepared = Config::try_parse_from(flags).unwrap().prepare().unwrap();
         let context = Context::for_test();
         let address = spawn(prepared, &context).await.unwrap();
@@ -65,11 +75,14 @@ impl World {
 
     /// Starts an overlay and a consumer with two pending blocks, and waits until it is ready.
     pub(crate) async fn ready(flags: &[&str]) -> (Self, Consumer) {
-        let world = Self::new(flags).await;
-        let consumer = world.consumer().await;
+        Self::new(flags).await.with_consumer().await
+    }
+
+    async fn with_consumer(self) -> (Self, Consumer) {
+        let consumer = self.consumer().await;
         consumer.greet_with(snapshots::update(7, snapshots::Sealing::Provisional));
-        world.until_ready().await;
-        (world, consumer)
+        self.until_ready().await;
+        (self, consumer)
     }
 
     pub(crate) async fn consumer(&self) -> Consumer {
