@@ -18,6 +18,7 @@
 
 mod faults;
 mod following;
+mod node;
 mod proposal;
 mod proposing;
 mod ways;
@@ -41,7 +42,8 @@ use tokio::{
 use tracing::warn;
 
 pub use faults::{Faults, RoundFault};
-pub use ways::{Kind, Native, Outsiders, Way, Ways, slot_rule};
+pub use node::Node;
+pub use ways::{Kind, Native, Oracle, Outsiders, Way, Ways, slot_rule};
 
 use following::{Manner, News, Sequencer, follow, order};
 use proposal::{Proposal, Rejected};
@@ -349,11 +351,13 @@ impl Driver {
         begins: Instant,
     ) -> Result<Option<CanonicalBlock>, ConsensusError> {
         let number = self.head.number + 1;
-        if self.config.faults.takes(number, RoundFault::FailProposer) {
+        let faults = &self.config.faults;
+        let is_stopped = faults.has_stopped(self.proposer(self.slot));
+        if is_stopped || faults.takes(number, RoundFault::FailProposer) {
             warn!(number, "the proposer does not propose: the round is lost");
             self.window.send_replace(false);
             sleep_until(begins + self.config.proposal_delay).await;
-        } else if self.config.faults.takes(number, RoundFault::Reorg) {
+        } else if faults.takes(number, RoundFault::Reorg) {
             self.show_in_vain(begins).await?;
         } else {
             return self.play(begins).await;

@@ -33,7 +33,7 @@ use crate::{
     },
     console::Console,
     entrance::Entrance,
-    keys::{Directory, Keys, KeysError, Validator, ValidatorFile, whitelist_of},
+    keys::{Directory, Keys, KeysError, PayloadTls, Validator, ValidatorFile, whitelist_of},
     options::Options,
     services::{BuilderSeat, CommandLines, PAYLOAD_SERVER, SIDECARS, Sockets},
     traces::Collector,
@@ -95,6 +95,9 @@ pub enum DevnetError {
     /// Validators cannot ask, or nobody can say whose turn it is.
     #[error("connecting the validators")]
     Validators(#[source] ConfigError),
+    /// There is no port for the CometBFT node's RPC.
+    #[error("serving the CometBFT node's RPC")]
+    Node(#[source] io::Error),
     /// A service died or did not become ready.
     #[error(transparent)]
     Child(ChildError),
@@ -173,6 +176,8 @@ pub struct Devnet {
     pub validators: Vec<Validator>,
     /// What the payload server knows them by, by their number.
     pub validator_secrets: Vec<ValidatorFile>,
+    /// What they know the payload server by.
+    pub payload_tls: PayloadTls,
     ways: Ways,
     whitelist: PathBuf,
     seats: Vec<BuilderSeat>,
@@ -288,7 +293,7 @@ impl Prepared {
         let consensus = Consensus::start(config, doors).await;
         let (consensus, blocks) = consensus.map_err(DevnetError::Consensus)?;
         children.until_ready(&THEN, READY, console).await.map_err(DevnetError::Child)?;
-        let Keys { public_key, accounts, validators, validator_secrets, whitelist, .. } = keys;
+        let Keys { public_key, accounts, validators, validator_secrets, .. } = keys;
         Ok(Devnet {
             endpoints,
             public_key,
@@ -300,8 +305,9 @@ impl Prepared {
             wiring,
             validators,
             validator_secrets,
+            payload_tls: keys.payload_tls,
             ways,
-            whitelist,
+            whitelist: keys.whitelist,
             seats,
             entrance,
             children,

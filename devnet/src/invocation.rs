@@ -4,9 +4,15 @@ use clap::{Parser, Subcommand};
 
 use crate::{node::NodeOptions, options::Options};
 
-/// Runs the whole system on this machine, until Ctrl-C; or, as a subcommand, a part of it.
+/// Runs the whole system on this machine, until Ctrl-C; or, as a subcommand, a part of it. Of a flag that
+/// is given twice the last one counts.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "devnet", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "devnet",
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 pub struct Invocation {
     /// The flags of the whole system.
     #[command(flatten)]
@@ -33,7 +39,7 @@ mod tests {
 
     #[test]
     fn without_a_subcommand_the_flags_are_those_of_the_whole_system() {
-        let Invocation { options, command } = parse(&["--tps", "7"]).unwrap();
+        let Invocation { options, command } = parse(&["--tps", "5", "--tps", "7"]).unwrap();
         assert_eq!(options.tps, 7);
         assert!(command.is_none());
     }

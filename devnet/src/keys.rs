@@ -1,8 +1,9 @@
 //! Keys, secrets, accounts and the genesis, in a temporary directory.
 //!
-//! Everything follows from one number, the seed, so that a run can be repeated. None of it is
-//! secret from whoever reads the terminal: these keys guard a chain that lives for minutes. The
-//! files are readable by their owner only all the same, because the services insist on it.
+//! Everything but the payload server's certificate follows from one number, the seed, so that a run
+//! can be repeated. None of it is secret from whoever reads the terminal: these keys guard a chain that
+//! lives for minutes. The files are readable by their owner only all the same, because the services
+//! insist on it.
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use preconf_engine::JwtSecret;
 use preconf_payload_api::ValidatorSecret;
 use preconf_signer::SigningKey;
 use preconf_signing::PublicKey;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use crate::genesis::ChainName;
@@ -41,6 +43,9 @@ pub enum KeysError {
         #[source]
         source: io::Error,
     },
+    /// There is no certificate.
+    #[error("making the payload server's certificate")]
+    Certificate(#[source] rcgen::Error),
     /// The genesis is not understood by our own rules.
     #[error("reading the genesis that was just made")]
     Genesis(#[source] GenesisError),
@@ -121,6 +126,44 @@ pub struct Keys {
     pub whitelist: PathBuf,
     /// The secrets of all validators, as a file of the payload server.
     pub validator_jwts: PathBuf,
+    /// What validators know the payload server by.
+    pub payload_tls: PayloadTls,
+}
+
+/// A certificate for loopback, as files.
+#[derive(Clone, Debug)]
+pub struct PayloadTls {
+    /// The authority's own certificate.
+    pub authority: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl PayloadTls {
+    fn create(directory: &Directory) -> Result<Self, KeysError> {
+        let [authority, certificate, key] = ["ca.pem", "pem", "key"]
+            .map(|extension| directory.file(&format!("payload-server.{extension}")));
+        let [ca, leaf, secret] = certified().map_err(KeysError::Certificate)?;
+        write_private(&authority, &ca)?;
+        write_private(&certificate, &leaf)?;
+        write_private(&key, &secret)?;
+        Ok(Self { authority, certificate, key })
+    }
+}
+
+/// An authority, a certificate of it and its private key.
+fn certified() -> Result<[String; 3], rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate()?;
+    let authority = params.self_signed(&authority_key)?.pem();
+    let names = ["127.0.0.1", "localhost"].map(str::to_owned).to_vec();
+    let key = KeyPair::generate()?;
+    let issuer = Issuer::new(params, authority_key);
+    let certificate = CertificateParams::new(names)?.signed_by(&key, &issuer)?.pem();
+    Ok([authority, certificate, key.serialize_pem()])
 }
 
 /// What a validator and the payload server share.
@@ -199,6 +242,7 @@ impl Keys {
             validator_secrets,
             whitelist,
             validator_jwts,
+            payload_tls: PayloadTls::create(directory)?,
         })
     }
 }
@@ -296,7 +340,8 @@ mod tests {
     #[test]
     fn nobody_else_reads_the_files_and_the_services_do() {
         let (directory, keys) = keys(2);
-        for file in [&keys.signing_key, &keys.builder_secret.path, &keys.sequencer_secret.path] {
+        let secrets = [&keys.signing_key, &keys.builder_secret.path, &keys.payload_tls.key];
+        for file in secrets {
             assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(SigningKey::read(&keys.signing_key).unwrap().public_key(), keys.public_key);

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     num::NonZeroU64,
     path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -153,7 +154,8 @@ pub struct Options {
 pub enum Fetch {
     /// From the sequencer's own Engine API, without a payload server.
     Direct,
-    /// From a payload server, each by itself, as beacon-kit does.
+    /// From a payload server, each by itself, as beacon-kit does. On Berachain the server asks a CometBFT
+    /// node whose turn it is; otherwise it is told.
     Native,
     /// From a payload server, each through a sidecar before its execution client.
     Sidecar,
@@ -167,6 +169,14 @@ impl Fetch {
         match self {
             Self::Direct => false,
             Self::Native | Self::Sidecar | Self::Mixed => true,
+        }
+    }
+
+    /// Whether all of them fetch by themselves, as beside beacon-kit.
+    pub const fn is_native(self) -> bool {
+        match self {
+            Self::Native => true,
+            Self::Direct | Self::Sidecar | Self::Mixed => false,
         }
     }
 
@@ -241,10 +251,14 @@ impl Options {
         if can_wait || self.base_port != 0 {
             return Ok(self.clone());
         }
+        /// How many ranges this process has taken: whoever has one may not listen there yet.
+        static TAKEN: AtomicUsize = AtomicUsize::new(0);
         let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
         // Below the ports that the system gives to clients.
         let mut bases = (10_000..32_000).step_by(32).collect::<Vec<u16>>();
-        let first = std::process::id() as usize % bases.len();
+        // Far from what processes that were started at the same time take.
+        let first = std::process::id() as usize * 101 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let first = first % bases.len();
         bases.rotate_left(first);
         let free = bases
             .into_iter()
@@ -263,6 +277,12 @@ impl Options {
             false => None,
         };
         Ok(Self { collector, ..self })
+    }
+
+    /// Whether the payload server has a certificate. Whoever stands in its way in a scenario changes
+    /// what it says, and reads it.
+    pub const fn has_tls(&self) -> bool {
+        self.scenario.is_none()
     }
 
     /// Where `port` is.
@@ -311,6 +331,8 @@ pub enum Port {
     RpcNodeEngine = 7,
     /// The RPC node's execution client.
     RpcNodeRpc = 8,
+    /// Where a payload server asks whose turn it is.
+    CometBft = 9,
     /// Health and metrics.
     SignerHealth = 10,
     /// Health and metrics.

@@ -194,17 +194,25 @@ impl CommandLines<'_> {
         self.service(seat.name, "preconf-builder", flags)
     }
 
-    /// The payload server.
+    /// The payload server, which asks the CometBFT node at `node`, or is told, whose turn it is.
     ///
     /// # Errors
     /// If its binary is not there.
-    pub fn payload_server(&self) -> Result<Service, BuildError> {
+    pub fn payload_server(&self, node: Option<&Url>) -> Result<Service, BuildError> {
         let mut flags = Flags::new(self.options, Port::PayloadServerHealth);
         flags.add("--payload-addr", self.options.address(Port::PayloadServer));
         flags.add("--builder-payloads", &self.ways.payloads);
-        flags.add("--proposers-listen", &self.sockets.proposers);
+        match node {
+            Some(node) => flags.add("--cometbft-rpc", node),
+            None => flags.add("--proposers-listen", &self.sockets.proposers),
+        }
         flags.add("--whitelist", self.keys.whitelist.display());
         flags.add("--validator-jwts", self.keys.validator_jwts.display());
+        if self.options.has_tls() {
+            let tls = &self.keys.payload_tls;
+            flags.add("--payload-tls-cert", tls.certificate.display());
+            flags.add("--payload-tls-key", tls.key.display());
+        }
         self.service(PAYLOAD_SERVER, "preconf-payload-server", flags)
     }
 
@@ -222,6 +230,9 @@ impl CommandLines<'_> {
         flags.add("--execution-engine-url", self.clients.validators.engine_url());
         flags.add("--execution-jwt-secret", &secret);
         flags.add("--sequencer-url", sequencer);
+        if self.options.has_tls() {
+            flags.add("--sequencer-ca-cert", self.keys.payload_tls.authority.display());
+        }
         let shared = &self.keys.validator_secrets[validator];
         flags.add("--sequencer-jwt-secret", shared.path.display());
         flags.add("--slot-rule", slot_rule(&self.keys.spec));

@@ -286,6 +286,27 @@ async fn a_sequencer_that_hears_of_blocks_in_another_order_catches_up() {
     consensus.stop().await;
 }
 
+#[tokio::test]
+async fn the_rounds_of_a_validator_are_lost_from_its_being_stopped_to_its_being_started() {
+    let network = Network::start().await;
+    let faults = Faults::default();
+    faults.stop(1);
+    let sequencer = network.clients.sequencer.engine().unwrap();
+    let (consensus, mut blocks) = network.chain_with(sequencer, faults.clone()).await;
+
+    let mut lost = 0;
+    for number in 1..=4 {
+        let block = next(&mut blocks).await;
+        assert_eq!((block.number, block.proposer == 1), (number, false));
+        lost += block.lost_rounds;
+    }
+    assert!(lost >= 1);
+    faults.start(1);
+    let comes_back = async { while next(&mut blocks).await.proposer != 1 {} };
+    timeout(DEADLINE, comes_back).await.unwrap();
+    consensus.stop().await;
+}
+
 /// A state root that is wrong, in a block that hashes to what it says.
 fn wrong_root(envelope: &mut ExecutionPayloadEnvelopeV4) {
     let requests: Vec<_> = envelope.execution_requests.iter().cloned().collect();

@@ -1,6 +1,11 @@
-//! What goes wrong in the consensus itself, by block: ordered from outside, taken by the driver.
+//! What goes wrong in the consensus itself, by block or by validator: ordered from outside, taken by the
+//! driver.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -25,14 +30,34 @@ pub enum RoundFault {
     Reorg,
 }
 
-/// The faults that are to come. Clones share them.
+/// The faults that are to come, and the validators that are stopped. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<BTreeMap<u64, Vec<RoundFault>>>>);
+pub struct Faults(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_block: BTreeMap<u64, Vec<RoundFault>>,
+    stopped: BTreeSet<usize>,
+}
 
 impl Faults {
     /// Orders a fault for a block. It has to be ordered before the block before is agreed on.
     pub fn order(&self, block: u64, fault: RoundFault) {
-        self.0.lock().entry(block).or_default().push(fault);
+        self.0.lock().by_block.entry(block).or_default().push(fault);
+    }
+
+    /// Stops a validator: each of its rounds is lost until it is started again.
+    pub fn stop(&self, validator: usize) {
+        self.0.lock().stopped.insert(validator);
+    }
+
+    /// Starts a validator that was stopped.
+    pub fn start(&self, validator: usize) {
+        self.0.lock().stopped.remove(&validator);
+    }
+
+    pub(super) fn has_stopped(&self, validator: usize) -> bool {
+        self.0.lock().stopped.contains(&validator)
     }
 
     /// Takes a fault of this block that is wanted; each happens once.
@@ -41,8 +66,8 @@ impl Faults {
         block: u64,
         wanted: impl Fn(&RoundFault) -> Option<T>,
     ) -> Option<T> {
-        let mut faults = self.0.lock();
-        let of_block = faults.get_mut(&block)?;
+        let mut known = self.0.lock();
+        let of_block = known.by_block.get_mut(&block)?;
         let at = of_block.iter().position(|fault| wanted(fault).is_some())?;
         wanted(&of_block.remove(at))
     }

@@ -30,7 +30,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::proposal::Rejected;
+use super::{node::Node, proposal::Rejected};
 
 /// How often a server that was lost is asked whether it is back. Beacon-kit waits ten times as long.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
@@ -78,10 +78,19 @@ impl Way {
 pub struct Ways {
     /// By the number of the validator; all go directly if there are none.
     pub of: Vec<Way>,
-    /// The payload server that is told whose turn it is, and how it counts slots.
-    pub server: Option<(ProposersClient, SlotRule)>,
+    /// How the payload server comes to know whose turn it is, and how it counts slots.
+    pub server: Option<(Oracle, SlotRule)>,
     /// Who is on no whitelist.
     pub outsiders: Outsiders,
+}
+
+/// How a payload server comes to know whose turn it is.
+#[derive(Clone, Debug)]
+pub enum Oracle {
+    /// It is told.
+    Told(ProposersClient),
+    /// It asks a CometBFT node, as beside beacon-kit.
+    Asks(Arc<Node>),
 }
 
 impl Ways {
@@ -120,6 +129,7 @@ pub struct Native {
     client: PayloadClient,
     is_lost: Arc<AtomicBool>,
     losses: AtomicU64,
+    returns: Arc<AtomicU64>,
     /// At most one: it waits until the server is back.
     monitor: Mutex<JoinSet<()>>,
 }
@@ -127,13 +137,18 @@ pub struct Native {
 impl Native {
     /// One that asks this server.
     pub fn new(client: PayloadClient) -> Self {
-        let (is_lost, losses) = (Arc::default(), AtomicU64::default());
-        Self { client, is_lost, losses, monitor: Mutex::default() }
+        let (is_lost, losses, returns) = (Arc::default(), AtomicU64::default(), Arc::default());
+        Self { client, is_lost, losses, returns, monitor: Mutex::default() }
     }
 
     /// How often it found that the server was not there.
     pub fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
+    }
+
+    /// How often it found that the server was back.
+    pub fn returns(&self) -> u64 {
+        self.returns.load(Ordering::Relaxed)
     }
 
     /// Asks for the block, and gives up after this time.
@@ -160,6 +175,7 @@ impl Native {
         warn!("Detected sequencer offline, starting health monitor");
         self.losses.fetch_add(1, Ordering::Relaxed);
         let (client, is_lost) = (self.client.clone(), self.is_lost.clone());
+        let returns = self.returns.clone();
         let mut monitor = self.monitor.lock();
         *monitor = JoinSet::new();
         monitor.spawn(async move {
@@ -170,12 +186,13 @@ impl Native {
                 }
             }
             info!("Sequencer is healthy again, stopping health monitor");
+            returns.fetch_add(1, Ordering::Relaxed);
             is_lost.store(false, Ordering::Relaxed);
         });
     }
 }
 
-/// Tells a payload server whose turn it is, again and again. Dropped, it says no more.
+/// Lets a payload server know whose turn it is. Dropped, it says no more.
 #[derive(Debug)]
 pub(super) struct Announcer {
     turn: watch::Sender<Option<Proposer>>,
@@ -184,9 +201,18 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    pub(super) fn start((client, slots): (ProposersClient, SlotRule)) -> Self {
-        let (turn, mut turns) = watch::channel(None::<Proposer>);
+    pub(super) fn start((oracle, slots): (Oracle, SlotRule)) -> Self {
         let mut task = JoinSet::new();
+        let turn = match oracle {
+            Oracle::Asks(node) => node.turn(),
+            Oracle::Told(client) => Self::tell(client, &mut task),
+        };
+        Self { turn, slots, _task: task }
+    }
+
+    /// Tells it, again and again.
+    fn tell(client: ProposersClient, task: &mut JoinSet<()>) -> watch::Sender<Option<Proposer>> {
+        let (turn, mut turns) = watch::channel(None::<Proposer>);
         task.spawn(async move {
             loop {
                 let turn = *turns.borrow_and_update();
@@ -199,7 +225,7 @@ impl Announcer {
                 }
             }
         });
-        Self { turn, slots, _task: task }
+        turn
     }
 
     /// Says who proposes the block with this number and time, since a round of it.

@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use preconf_chassis::{Endpoint, Security, channel};
 use preconf_engine::{EngineClient, EngineError};
-use preconf_payload_api::{ClientConfig, MAX_RESPONSE_BYTES, PayloadClient, SequencerUrl};
-use preconf_wire::payload::ProposersClient;
+use preconf_payload_api::{
+    Authorities, ClientConfig, MAX_RESPONSE_BYTES, PayloadClient, SequencerUrl, ValidatorPubkey,
+};
+use preconf_wire::payload::{Proposer, ProposersClient};
 use url::{ParseError, Url};
 
 use crate::{
     build::BuildError,
     children::{Children, Service},
     clients::Clients,
-    consensus::{Doors, Native, Outsiders, Way, Ways, slot_rule},
+    consensus::{Doors, Native, Node, Oracle, Outsiders, Way, Ways, slot_rule},
     entrance::{Behind, Entrance},
     keys::{Directory, Keys},
     links::Address,
@@ -122,10 +124,23 @@ async fn start_for_validators(
     if !options.fetch.has_server() {
         return Ok((Ways::default(), None));
     }
-    starting.start(lines.payload_server(), "payloads").await?;
+    // A CometBFT node's height is the number of a block.
+    let node = match options.fetch.is_native() && keys.spec.berachain().is_some() {
+        true => {
+            let pubkey = ValidatorPubkey(keys.validators[0].public_key.0);
+            let first = Proposer { slot: 1, round: 0, pubkey };
+            let address = options.address(Port::CometBft);
+            Some(Node::serve(address, first).await.map_err(DevnetError::Node)?)
+        }
+        false => None,
+    };
+    let url = node.as_ref().map(|node| node.url());
+    starting.start(lines.payload_server(url), "payloads").await?;
     let server = starting.url(PAYLOAD_SERVER, "payloads")?;
     let asked = wiring.payload_server(&server);
     let sequencer: SequencerUrl = asked.as_str().parse().map_err(DevnetError::Sequencer)?;
+    let authority = options.has_tls().then(|| Authorities::read(&keys.payload_tls.authority));
+    let authorities = authority.transpose().map_err(DevnetError::Validators)?;
     let mut of = Vec::new();
     for (number, shared) in keys.validator_secrets.iter().enumerate() {
         of.push(if options.fetch.has_sidecar(number) {
@@ -137,16 +152,21 @@ async fn start_for_validators(
             let client = PayloadClient::new(ClientConfig {
                 url: sequencer.clone(),
                 secret: shared.secret.clone(),
-                authorities: None,
+                authorities: authorities.clone(),
                 max_response_bytes: MAX_RESPONSE_BYTES,
             });
             Way::Native(Arc::new(Native::new(client.map_err(DevnetError::Validators)?)))
         });
     }
-    let told = channel(&sockets.proposers, &Security::default());
-    let told = ProposersClient::new(told.map_err(DevnetError::Validators)?, TELLING);
+    let oracle = match node {
+        Some(node) => Oracle::Asks(node),
+        None => {
+            let told = channel(&sockets.proposers, &Security::default());
+            Oracle::Told(ProposersClient::new(told.map_err(DevnetError::Validators)?, TELLING))
+        }
+    };
     let rule = slot_rule(&keys.spec).parse().expect("a rule of ours is one");
-    let ways = Ways { of, server: Some((told, rule)), outsiders: Outsiders::default() };
+    let ways = Ways { of, server: Some((oracle, rule)), outsiders: Outsiders::default() };
     Ok((ways, Some(server)))
 }
 
