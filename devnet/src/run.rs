@@ -31,6 +31,8 @@ use crate::{
 
 /// How long the end of a session may take to arrive after its block is canonical.
 const SESSION_END: Duration = Duration::from_secs(2);
+/// How many blocks more a run with a scenario has at most, for the promises of the last ones.
+const MORE_BLOCKS: u64 = 5;
 
 /// How long a flashblock may take from the builder to the overlay at the end of a run.
 const LAST_SPANS: Duration = Duration::from_secs(1);
@@ -212,10 +214,18 @@ impl Running {
             if let Some(story) = &mut self.story {
                 story.settled(block.number, &self.devnet);
             }
-            if options.blocks.is_some_and(|blocks| block.number >= blocks.get()) {
+            if options.blocks.is_some_and(|blocks| self.has_done(block.number, blocks.get())) {
                 return Ok(End::Blocks);
             }
         }
+    }
+
+    /// Whether a run of so many blocks is done after the one with this number: when something goes wrong in
+    /// the last one, what was promised in it may yet be kept.
+    fn has_done(&self, number: u64, blocks: u64) -> bool {
+        let is_open = || self.observer.with_ledger(|ledger| !ledger.silent().is_empty());
+        let may_go_on = self.story.is_some() && number < blocks + MORE_BLOCKS;
+        number >= blocks && !(may_go_on && is_open())
     }
 
     fn take_note(&mut self, done: Done) {
