@@ -2,15 +2,20 @@
 //!
 //! Decides what belongs to the trace of a flashblock: the builder's span, and as its children those
 //! of the signer that signed it, the gateway that sent it out, the consumer that executed it and the
-//! overlay that shows it. One that misses any of these is not whole.
+//! overlay that shows it. One that misses any of these is not whole. A transaction can be followed if
+//! its trace goes from the wallet's request to the receipt, and leads to a flashblock that is whole; a
+//! fetched payload, if its trace goes from the sidecar to the builder, and leads to a build.
 //!
 //! It keeps at most [`MAX_SPANS`] spans; further ones are counted and not kept.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -45,6 +50,8 @@ const HOPS: [(&str, &str); 4] = [
 #[derive(Clone, Debug)]
 pub struct Collector {
     address: SocketAddr,
+    /// How many spans a service keeps for it.
+    queue: usize,
     collected: Arc<Mutex<Collected>>,
 }
 
@@ -65,6 +72,8 @@ struct Span {
     begun: u64,
     ended: u64,
     attributes: BTreeMap<String, String>,
+    /// The spans that it has to do with.
+    links: Vec<Vec<u8>>,
 }
 
 impl Span {
@@ -89,8 +98,16 @@ pub struct Traces {
     /// Those of them with all that belongs to a block in one trace: flashblocks, sealing, the answer
     /// to getPayload, and the head that it became.
     pub whole_blocks: usize,
-    /// Transactions with one trace from the wallet's request to the receipt.
+    /// Transactions that were sent to the overlay and preconfirmed.
     pub transactions: usize,
+    /// Those of them that can be followed from the wallet's request to the receipt.
+    pub followed: usize,
+    /// Payloads that sidecars fetched.
+    pub fetched: usize,
+    /// Those of them that can be followed to the build.
+    pub followed_fetches: usize,
+    /// The names of all spans, by service.
+    pub names: BTreeMap<String, BTreeSet<String>>,
     /// What is not whole, and why; a few.
     pub examples: Vec<String>,
     hops: Vec<Hop>,
@@ -113,8 +130,7 @@ impl Collector {
     /// # Errors
     /// If there is none.
     pub async fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let collector = Self { address: listener.local_addr()?, collected: Arc::default() };
+        let (listener, collector) = Self::bind(16_384).await?;
         let service = TraceServiceServer::new(collector.clone());
         let serving = Server::builder()
             .add_service(service)
@@ -123,13 +139,38 @@ impl Collector {
         Ok(collector)
     }
 
+    /// One that takes connections and never says anything. Services have little room for what they
+    /// cannot send.
+    ///
+    /// # Errors
+    /// If there is no port.
+    pub async fn deaf() -> io::Result<(Self, Arc<AtomicUsize>)> {
+        let (listener, collector) = Self::bind(16).await?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let taken = connections.clone();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.push(stream);
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok((collector, connections))
+    }
+
+    async fn bind(queue: usize) -> io::Result<(TcpListener, Self)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, Self { address, queue, collected: Arc::default() }))
+    }
+
     /// What a service that sends its spans here has in its environment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)),
             ("OTEL_TRACES_SAMPLER", "parentbased_always_on".to_owned()),
             ("OTEL_BSP_SCHEDULE_DELAY", "200".to_owned()),
-            ("OTEL_BSP_MAX_QUEUE_SIZE", "16384".to_owned()),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", self.queue.to_string()),
         ]
     }
 
@@ -172,6 +213,7 @@ fn span(service: &str, exported: Exported) -> Span {
         begun: exported.start_time_unix_nano,
         ended: exported.end_time_unix_nano,
         attributes: texts(exported.attributes),
+        links: exported.links.into_iter().map(|link| link.span_id).collect(),
     }
 }
 
@@ -192,37 +234,44 @@ fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
 
 fn judge(spans: &[Span], window: std::ops::Range<u64>, not_kept: u64) -> Traces {
     let mut children = Children::new();
+    let mut by_trace: HashMap<&[u8], Vec<&Span>> = HashMap::new();
+    let mut traces = Traces { not_kept, ..Traces::default() };
     for span in spans {
         children.entry((&span.trace, &span.parent)).or_default().push(span);
+        by_trace.entry(&span.trace).or_default().push(span);
+        traces.names.entry(span.service.clone()).or_default().insert(span.name.clone());
     }
     let hop = |service| Hop { service, lasted: Samples::default(), since_cut: Samples::default() };
-    let mut traces = Traces { not_kept, ..Traces::default() };
     traces.hops.push(hop("preconf-builder"));
     traces.hops.extend(HOPS.map(|(service, _)| hop(service)));
-    let is_builders = |span: &&Span| span.service == "preconf-builder";
+    let (mut whole, mut answers) = (HashSet::new(), HashSet::new());
     let in_time = |span: &&Span| window.contains(&span.begun);
-    for cut in spans.iter().filter(is_builders).filter(in_time) {
-        match cut.name.as_str() {
+    for span in spans.iter().filter(in_time).filter(|span| span.service == "preconf-builder") {
+        match span.name.as_str() {
             // One that could not be published has no position.
-            "flashblock" if cut.attribute("position").is_some() => {
-                traces.flashblock(cut, below(&children, cut));
+            "flashblock" if span.attribute("position").is_some() => {
+                let is_whole = traces.flashblock(span, below(&children, span));
+                if is_whole {
+                    whole.insert(&span.id[..]);
+                }
             }
-            "build" if cut.attribute("end") == Some("sealed") => {
-                traces.block(cut, below(&children, cut));
+            "build" if span.attribute("end") == Some("sealed") => {
+                traces.block(span, below(&children, span));
+            }
+            "getPayload" => {
+                answers.insert(&span.id[..]);
             }
             _ => {}
         }
     }
-    let mut by_trace: HashMap<&[u8], Vec<&str>> = HashMap::new();
-    for span in spans {
-        by_trace.entry(&span.trace).or_default().push(&span.name);
+    for spans in by_trace.values() {
+        traces.transaction(spans, &window, &whole);
     }
-    let way =
-        ["eth_sendRawTransaction", "Ingress/SubmitTransaction", "preconfirmed", "receipt served"];
-    let is_whole = |names: &&Vec<&str>| {
-        way.iter().all(|wanted| names.iter().any(|name| name.ends_with(wanted)))
-    };
-    traces.transactions = by_trace.values().filter(is_whole).count();
+    for fetch in spans.iter().filter(in_time).filter(|span| span.name == "fetch") {
+        if fetch.attribute("outcome") == Some("ok") {
+            traces.fetch(fetch, &children, &answers);
+        }
+    }
     traces
 }
 
@@ -234,7 +283,8 @@ fn below<'a>(children: &'a Children<'_>, span: &'a Span) -> &'a [&'a Span] {
 }
 
 impl Traces {
-    fn flashblock(&mut self, cut: &Span, below: &[&Span]) {
+    /// Says whether it is whole.
+    fn flashblock(&mut self, cut: &Span, below: &[&Span]) -> bool {
         self.flashblocks += 1;
         let found = HOPS.map(|(service, name)| {
             below.iter().find(|span| span.service == service && span.name.ends_with(name))
@@ -255,6 +305,7 @@ impl Traces {
                 hop.since_cut.add(millis(cut.begun, span.ended));
             }
         }
+        missing.is_empty()
     }
 
     fn block(&mut self, build: &Span, below: &[&Span]) {
@@ -267,6 +318,52 @@ impl Traces {
         } else {
             let build = build.attribute("build").unwrap_or_default();
             self.example(format!("build {build} has no span {}", missing.join(", ")));
+        }
+    }
+
+    /// Looks at the spans of one trace, which may be that of a transaction; `whole` are flashblocks.
+    fn transaction(
+        &mut self,
+        spans: &[&Span],
+        window: &std::ops::Range<u64>,
+        whole: &HashSet<&[u8]>,
+    ) {
+        let find = |wanted: &str| spans.iter().find(|span| span.name.ends_with(wanted));
+        let Some(preconfirmed) = find("preconfirmed").filter(|it| window.contains(&it.begun))
+        else {
+            return;
+        };
+        if find("eth_sendRawTransaction").is_none() {
+            return;
+        }
+        self.transactions += 1;
+        let way = ["Ingress/SubmitTransaction", "receipt served"];
+        let missing: Vec<_> = way.into_iter().filter(|name| find(name).is_none()).collect();
+        let leads_on = preconfirmed.links.iter().any(|id| whole.contains(&id[..]));
+        if leads_on && missing.is_empty() {
+            self.followed += 1;
+        } else {
+            let position = preconfirmed.attribute("position").unwrap_or_default();
+            let missing = if leads_on { missing.join(", ") } else { "link".to_owned() };
+            self.example(format!("a transaction of flashblock {position} has no {missing}"));
+        }
+    }
+
+    /// `answers` are what the builder answered with.
+    fn fetch(&mut self, fetch: &Span, children: &Children<'_>, answers: &HashSet<&[u8]>) {
+        self.fetched += 1;
+        let find = |parent, service, name: &str| {
+            let mut below = below(children, parent).iter();
+            below.find(|span| span.service == service && span.name.ends_with(name)).copied()
+        };
+        let served = find(fetch, "preconf-payload-server", "payload");
+        let asked =
+            served.and_then(|served| find(served, "preconf-builder", "Payloads/GetPayload"));
+        if asked.is_some_and(|asked| asked.links.iter().any(|id| answers.contains(&id[..]))) {
+            self.followed_fetches += 1;
+        } else {
+            let reached = asked.or(served).unwrap_or(fetch);
+            self.example(format!("a fetched payload is followed to {} only", reached.service));
         }
     }
 
@@ -295,9 +392,16 @@ impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "traces: {} of {} flashblocks whole, {} of {} blocks, {} transactions from request to \
-             receipt",
-            self.whole, self.flashblocks, self.whole_blocks, self.blocks, self.transactions
+            "traces: {} of {} flashblocks whole, {} of {} blocks; followed are {} of {} \
+             transactions, {} of {} fetched payloads",
+            self.whole,
+            self.flashblocks,
+            self.whole_blocks,
+            self.blocks,
+            self.followed,
+            self.transactions,
+            self.followed_fetches,
+            self.fetched
         )?;
         for example in &self.examples {
             writeln!(f, "  {example}")?;
@@ -365,6 +469,31 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_followed_if_it_leads_to_a_flashblock_that_is_whole() {
+        let way = ["eth_sendRawTransaction", "Ingress/SubmitTransaction", "preconfirmed"];
+        let transaction = |names: &[&str]| {
+            let mut spans = flashblock(1, &HOPS);
+            let flashblock = spans[0].clone();
+            spans.extend(names.iter().map(|name| Span {
+                name: (*name).to_owned(),
+                trace: vec![2],
+                links: vec![flashblock.id.clone()],
+                ..flashblock.clone()
+            }));
+            spans
+        };
+        let served = transaction(&[&way[..], &["receipt served"]].concat());
+        let followed = |spans: &[Span]| {
+            let traces = judge(spans, 0..u64::MAX, 0);
+            (traces.transactions, traces.followed)
+        };
+
+        assert_eq!(followed(&served), (1, 1));
+        assert_eq!(followed(&transaction(&way)), (1, 0), "its receipt was never served");
+        assert_eq!(followed(&served[2..]), (1, 0), "the flashblock is not there");
+    }
+
+    #[test]
     fn what_was_cut_outside_the_window_is_not_judged() {
         assert_eq!(judge(&flashblock(1, &HOPS), 0..500, 0).flashblocks, 0);
         assert_eq!(judge(&flashblock(1, &HOPS), 0..2_000, 0).flashblocks, 1);
@@ -381,6 +510,7 @@ mod tests {
             begun: 1_000,
             ended: 1_001_000,
             attributes: BTreeMap::from([("position".to_owned(), "7:1".to_owned())]),
+            links: Vec::new(),
         };
         let mut spans = vec![span("preconf-builder", "flashblock", 1, vec![])];
         for (id, (service, name)) in (2..).zip(hops) {
