@@ -1,6 +1,7 @@
 //! The whole system in processes of its own, on ports of the system's choice.
 //!
-//! Systems run one at a time: what they promise depends on time, and a test machine is small.
+//! Systems run one at a time: what they promise depends on time, and a test machine is small. Two that have
+//! little to do, and mostly wait, may run at the same time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use preconf_devnet::{
     rpc::Rpc,
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OnceCell, watch},
+    sync::{OnceCell, Semaphore, SemaphorePermit, watch},
     time::timeout,
 };
 
@@ -24,12 +25,17 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const FLAGS: [&str; 7] =
     ["--no-build", "--base-port", "0", "--slot-ms", "3000", "--seal-budget-ms", "1500"];
 
-static TURN: Mutex<()> = Mutex::const_new(());
+/// What one system that has little to do takes.
+const BESIDE: u32 = 1;
+/// What any other takes: all there is.
+const ALONE: u32 = 2 * BESIDE;
+
+static TURNS: Semaphore = Semaphore::const_new(ALONE as usize);
 static BINARIES: OnceCell<Binaries> = OnceCell::const_new();
 
 /// The turn to run a system. Held until it is dropped.
 pub struct Turn {
-    _held: MutexGuard<'static, ()>,
+    _held: SemaphorePermit<'static>,
     /// The service binaries, built from the sources as they are.
     pub binaries: Binaries,
 }
@@ -40,7 +46,11 @@ impl Turn {
     /// # Panics
     /// If they cannot be built.
     pub async fn take() -> Self {
-        let _held = TURN.lock().await;
+        Self::of(ALONE).await
+    }
+
+    async fn of(part: u32) -> Self {
+        let _held = TURNS.acquire_many(part).await.expect("it is never closed");
         let build = async || {
             let binaries = Binaries::beside_ourselves().expect("tests are built by cargo");
             binaries.build_with_tests().await.expect("the services can be built");
@@ -88,7 +98,18 @@ impl Cluster {
     /// # Panics
     /// If it does not start.
     pub async fn of(options: Options) -> Self {
-        let turn = Turn::take().await;
+        Self::in_turn(Turn::take().await, options).await
+    }
+
+    /// Starts a system that has little to do, and may have one such beside it.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_beside(flags: &[&str]) -> Self {
+        Self::in_turn(Turn::of(BESIDE).await, options(flags)).await
+    }
+
+    async fn in_turn(turn: Turn, options: Options) -> Self {
         let started = Devnet::start(&options, &turn.binaries, Console::Silent).await;
         let devnet = started.unwrap_or_else(|error| panic!("{}", preconf_chassis::Chain(&error)));
         let rpc = |url: &url::Url| Rpc::new(url.clone()).expect("a port of ours is a URL");

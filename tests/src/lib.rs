@@ -7,7 +7,7 @@
 //! * [`payload_api`] — what strangers send to the payload API.
 //! * [`choices`] — what is left to chance, by a seed or by a fuzzer's bytes.
 //! * [`metrics`] — the documentation of all metrics.
-//! * [`cluster`] — the whole system in processes, one at a time.
+//! * [`cluster`] — the whole system in processes, one or two at a time.
 //! * [`program`] — `devnet` itself as a process.
 
 pub mod choices;

@@ -1,14 +1,14 @@
-//! How validators get their block, on the whole system: natively and through sidecars, in turns.
-//!
-//! Validator 0 fetches by itself, as beacon-kit does; validator 1 is behind a sidecar.
+//! How validators get their block, on the whole system: what beacon-kit's end-to-end tests promise, each
+//! once with validators that fetch by themselves and once with validators behind sidecars.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod feed;
 mod flow;
-mod load;
 mod network;
 mod rounds;
 mod same;
 mod scenario;
 mod state;
+mod traffic;
 mod whitelist;

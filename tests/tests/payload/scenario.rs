@@ -15,7 +15,7 @@ const SCENARIO: &str = r#"
     [[at]]
     block = 4
     do = "wrong"
-    for_ms = 16000
+    for_ms = 12000
 
     [[at]]
     block = 10
@@ -38,6 +38,7 @@ async fn misses(fetch: &str) -> u64 {
     let (scenario, report) = (file("scenario.toml"), file("report.json"));
     std::fs::write(&scenario, SCENARIO).unwrap();
     let flags = ["--fetch", fetch, "--validators", "2", "--tps", "5", "--blocks", "13"];
+    let flags = [&flags[..], &["--slot-ms", "2000", "--seal-budget-ms", "600"]].concat();
     let files = ["--scenario", &scenario, "--report", &report];
 
     let (status, said) = Program::start(&[&flags[..], &files].concat()).await.end().await;
