@@ -15,6 +15,8 @@ mod exits;
 mod failover;
 #[path = "sequencer/passthrough.rs"]
 mod passthrough;
+#[path = "sequencer/payloads.rs"]
+mod payloads;
 #[path = "sequencer/system.rs"]
 mod system;
 

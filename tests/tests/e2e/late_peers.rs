@@ -34,9 +34,9 @@ async fn services_that_start_before_their_peers_wait_for_them() {
     let mut children = Children::new(&directory.file("logs"));
 
     for service in [lines.overlay(), lines.consumer(&lines.sockets.gateway), lines.gateway()] {
-        children.start(service.unwrap(), &["health"]).await.unwrap();
-    }
-    for lonely in ["rpc-overlay", "consumer", "gateway"] {
+        let service = service.unwrap();
+        let lonely = service.name;
+        children.start(service, &["health"]).await.unwrap();
         let ready = children.until_ready(&[lonely], Duration::ZERO, Console::Silent).await;
         let Err(ChildError::NotReady { name, .. }) = ready else { panic!("{lonely}: {ready:?}") };
         assert_eq!(name, lonely);

@@ -49,6 +49,11 @@ fn unsigned(nonce: u64, blobs: usize) -> TxEip4844 {
     }
 }
 
+/// A transaction with blobs, as it is sent.
+pub(crate) fn blob_transaction(nonce: u64, blobs: usize) -> Bytes {
+    sent(unsigned(nonce, blobs), with_proofs(blobs)).0
+}
+
 /// A transaction as it is sent, and as it is in a block.
 fn sent(tx: TxEip4844, sidecar: Sidecar) -> (Bytes, Bytes) {
     let signature = wallet(0).sign_hash_sync(&tx.signature_hash()).unwrap();

@@ -69,15 +69,35 @@ async fn the_gas_limit_completes_the_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_whose_last_flashblock_cannot_be_signed_is_handed_out_and_not_counted_as_sealed() {
-    // Nothing is to be signed before the block is asked for.
-    let flags = ["--flashblock-interval-ms", "60000", "--builder.deadline", "600"];
+    // Nothing is to be signed, not even for the lease, between the first flashblock and the last.
+    let flags = ["--flashblock-interval-ms", "60000", "--lease-ms", "60000"];
     let mut system = System::start_flagged(&flags).await;
     let id = system.build(attributes(2)).await.unwrap();
     system.flashblock().await;
-    system.submit(&system.transfer(0, 0)).await.unwrap();
     system.stop_signer().await;
-    assert_eq!(handed_out(&system, id).await, 1);
+    for transaction in [system.burner(0, 30_000_000), system.transfer(0, 1)] {
+        system.submit(&transaction).await.unwrap();
+    }
     system.until_ended(AbandonReason::SignerUnavailable.as_str()).await;
+    assert_eq!(handed_out(&system, id).await, 2);
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_that_is_started_again_goes_on_with_the_open_session() {
+    // Nothing is to be signed, not even for the lease, while it is gone.
+    let flags = ["--flashblock-interval-ms", "60000", "--lease-ms", "60000"];
+    let mut system = System::start_flagged(&flags).await;
+    let id = system.build(attributes(2)).await.unwrap();
+    system.flashblock().await;
+    system.stop_signer().await;
+    system.start_signer().await;
+    for transaction in [system.burner(0, 30_000_000), system.transfer(0, 1)] {
+        system.submit(&transaction).await.unwrap();
+    }
+    assert_eq!(system.session_end().await, None);
+    system.until_ended("sealed_at_gas_limit").await;
+    assert_eq!(handed_out(&system, id).await, 2);
     system.stop().await;
 }
 

@@ -115,3 +115,21 @@ async fn a_standby_hands_out_the_block_that_the_other_builder_had_preconfirmed()
     assert_eq!(system.new_payload(&envelope).await.status, PayloadStatusEnum::Valid);
     system.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_does_not_wait_for_the_lease_of_a_builder_that_was_told_to_stop() {
+    // Longer than anything is waited for here.
+    let mut system = System::start_flagged(&["--lease-ms", "60000"]).await;
+    let id = system.build(attributes(2)).await.unwrap();
+    system.start_standby().await;
+    let preconfirmed = preconfirm(&mut system, 0..2).await;
+    system.stop_builder().await;
+    system.fail_over().await;
+
+    let first = system.flashblock().await;
+    assert_eq!(first.transactions(), preconfirmed);
+    let envelope = system.payload(id).await;
+    assert_eq!(transactions(&envelope), preconfirmed);
+    assert_eq!(system.new_payload(&envelope).await.status, PayloadStatusEnum::Valid);
+    system.stop().await;
+}

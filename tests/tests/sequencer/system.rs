@@ -5,7 +5,9 @@ use std::{net::SocketAddr, os::unix::fs::PermissionsExt, pin::Pin, sync::Arc, ti
 use alloy_consensus::{
     EthereumTxEnvelope, SignableTransaction, Transaction as _, TxEip1559, TxEip4844,
 };
-use alloy_eips::{eip2718::Encodable2718, eip7685::Requests};
+use alloy_eips::{
+    eip2718::Encodable2718, eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7685::Requests,
+};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_rpc_types_engine::{
     ExecutionPayloadEnvelopeV4, ExecutionPayloadV3, ForkchoiceState, PayloadAttributes, PayloadId,
@@ -102,21 +104,7 @@ impl System {
         let client = ExecutionClient::new(spec, ClientConfig::default());
         let running = serve(client.clone(), LOOPBACK, jwt.clone(), LOOPBACK).await.unwrap();
 
-        let mut signer = None;
-        if with_signer {
-            let config = preconf_signer::Config::parse_from([
-                "signer",
-                "--listen",
-                &socket(&directory, "signer"),
-                "--flashblock-signing-key",
-                &path("key.hex"),
-                "--chain-id",
-                &CHAIN_ID.to_string(),
-            ]);
-            let context = Context::for_test();
-            preconf_signer::serve(config.prepare().unwrap(), context.clone()).await.unwrap();
-            signer = Some(context);
-        }
+        let signer = if with_signer { Some(signer(&directory).await) } else { None };
         let key: PublicKey = BLS_PUBLIC_KEY.parse().unwrap();
         let builder = Builder::start("a", free_address(), &directory, &running, flags).await;
         timeout(DEADLINE, builder.context.health.until_ready()).await.unwrap();
@@ -222,6 +210,12 @@ impl System {
         signer.finish(DEADLINE).await.map_err(|exit| exit.to_string()).unwrap();
     }
 
+    /// Starts a signer in the place of one that was stopped, with its record.
+    pub(crate) async fn start_signer(&mut self) {
+        let stopped = self.signer.replace(signer(&self.directory).await);
+        assert!(stopped.is_none(), "there is one signer");
+    }
+
     /// Stops the builder, which has the time to say so.
     pub(crate) async fn stop_builder(&self) {
         let stopped = self.builders[0].context.finish(DEADLINE);
@@ -241,8 +235,20 @@ impl System {
             gas_limit,
             to: TxKind::Create,
             value: U256::ZERO,
-            // JUMPDEST PUSH1 0 JUMP
-            input: Bytes::from_static(&[0x5b, 0x60, 0x00, 0x56]),
+            // INVALID
+            input: Bytes::from_static(&[0xfe]),
+            ..unsigned(CHAIN_ID, nonce)
+        };
+        signed(transaction, 0)
+    }
+
+    /// A call that has the block request a withdrawal (EIP-7002).
+    pub(crate) fn withdrawal_request(&self, nonce: u64) -> Transaction {
+        let transaction = TxEip1559 {
+            gas_limit: 500_000,
+            to: TxKind::Call(WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS),
+            // A validator's key, and how much.
+            input: Bytes::from_static(&[0x11; 56]),
             ..unsigned(CHAIN_ID, nonce)
         };
         signed(transaction, 0)
@@ -411,11 +417,11 @@ impl Builder {
             ["--feed-listen", &feed],
             ["--ingress-listen", &ingress],
             ["--seal-budget-ms", "5000"],
-            ["--lease-ms", &lease],
             ["--lease-holder", name],
             ["--journal", &path(&format!("{name}.journal"))],
         ];
-        let flags = flags.iter().flatten().chain(more);
+        let lease = if more.contains(&"--lease-ms") { vec![] } else { vec!["--lease-ms", &lease] };
+        let flags = flags.iter().flatten().chain(&lease).chain(more);
         let config = builder::Config::parse_from(std::iter::once(&"builder").chain(flags));
         let runtime = Runtime::new().unwrap();
         let context = Context::for_test();
@@ -431,6 +437,25 @@ impl Builder {
     fn kill(self) {
         self.runtime.shutdown_background();
     }
+}
+
+/// Starts a signer that goes on where its record ends.
+async fn signer(directory: &TempDir) -> Context {
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let config = preconf_signer::Config::parse_from([
+        "signer",
+        "--listen",
+        &socket(directory, "signer"),
+        "--flashblock-signing-key",
+        &path("key.hex"),
+        "--chain-id",
+        &CHAIN_ID.to_string(),
+        "--record",
+        &path("signer.record"),
+    ]);
+    let context = Context::for_test();
+    preconf_signer::serve(config.prepare().unwrap(), context.clone()).await.unwrap();
+    context
 }
 
 fn socket(directory: &TempDir, name: &str) -> String {
