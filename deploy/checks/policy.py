@@ -26,6 +26,7 @@ STRANGERS = {
     "dns": ({"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"}, [53]),
     "execution": ({"app": "reth"}, {"kubernetes.io/metadata.name": "chain"}, [8545, 8546, 8547, 8551]),
     "consensus": ({"app": "beacond"}, {"kubernetes.io/metadata.name": "chain"}, [26657]),
+    "proxies": ({}, {"kubernetes.io/metadata.name": "proxies"}, []),
     "operators": ({}, {"kubernetes.io/metadata.name": "operators"}, []),
     "other-builder": ({"app.kubernetes.io/component": "builder"}, {"kubernetes.io/metadata.name": "sequencer"}, []),
     "internet": (None, None, [8548, 9090, 9102]),
@@ -44,7 +45,13 @@ def is_hook(doc):
     return "helm.sh/hook" in (doc["metadata"].get("annotations") or {})
 
 
-def check_pod(doc, spec, hpas):
+def twice(entries):
+    """The names that a list has more than once, which an API server that merges lists refuses."""
+    names = [entry["name"] for entry in entries or []]
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def check_pod(doc, labels, spec, hpas):
     """Yields what is wrong with a pod."""
     if spec.get("automountServiceAccountToken") is not False:
         yield "automountServiceAccountToken is not false"
@@ -60,7 +67,11 @@ def check_pod(doc, spec, hpas):
         if "secret" in volume and volume["secret"].get("defaultMode") not in (0o400, 0o440):
             yield f"secret volume {volume['name']} is readable by others"
     context = spec.get("securityContext") or {}
-    serving = spec["containers"] if doc["kind"] in ("Deployment", "StatefulSet") else []
+    # An execution client beside the release has probes and ends of its own.
+    ours = labels.get("app.kubernetes.io/part-of") == "preconf"
+    serving = spec["containers"] if ours and doc["kind"] in ("Deployment", "StatefulSet") else []
+    yield from (f"volume {name} is there twice" for name in twice(spec.get("volumes")))
+    yield from check_spread(doc, spec)
     for container in (spec.get("initContainers") or []) + spec["containers"]:
         for fault in check_container(container, context, container in serving):
             yield f"{container['name']}: {fault}"
@@ -72,6 +83,20 @@ def check_pod(doc, spec, hpas):
         drain = next(int(e["value"]) for e in container["env"] if e["name"] == "PRECONF_DRAIN_TIMEOUT_MS")
         if spec["terminationGracePeriodSeconds"] <= sleep + drain / 1000:
             yield "the grace period ends before the drain does"
+
+
+def check_spread(doc, spec):
+    """Yields what would leave a pod without a node for ever."""
+    for spread in spec.get("topologySpreadConstraints") or []:
+        key = spread["topologyKey"]
+        if spread["whenUnsatisfiable"] != "DoNotSchedule":
+            continue
+        if key != "kubernetes.io/hostname":
+            yield f"has to be spread over {key}, which nodes need not have"
+        if spread.get("nodeTaintsPolicy") != "Honor":
+            yield f"is spread over {key} of nodes that it cannot run on"
+        if doc["kind"] == "Deployment" and spread.get("matchLabelKeys") != ["pod-template-hash"]:
+            yield f"is spread over {key} together with the pods that it replaces"
 
 
 def check_container(container, context, is_serving):
@@ -99,6 +124,8 @@ def check_container(container, context, is_serving):
             health = next(p["containerPort"] for p in container["ports"] if p["name"] == "health")
             if (container.get(probe) or {}).get("grpc", {}).get("port") != health:
                 yield f"has no {probe} on the health port"
+    for key in ("env", "ports", "volumeMounts"):
+        yield from (f"{key} has {name} twice" for name in twice(container.get(key)))
     for entry in container.get("env") or []:
         is_path = str(entry.get("value", "")).startswith("/")
         if entry.get("value") and not is_path and any(w in entry["name"] for w in SECRET_WORDS):
@@ -151,7 +178,7 @@ def reachability(docs):
         containers = (spec.get("initContainers") or []) + spec["containers"]
         names = {p["name"]: p["containerPort"] for c in containers for p in c.get("ports") or []}
         space = {"kubernetes.io/metadata.name": NAMESPACE}
-        component = labels["app.kubernetes.io/component"]
+        component = labels.get("app.kubernetes.io/component", doc["metadata"]["name"])
         all_of[component] = {"labels": labels, "space": space, "names": names, "ours": True}
     for name, (labels, space, ports) in STRANGERS.items():
         names = {str(p): p for p in ports}
@@ -166,6 +193,16 @@ def reachability(docs):
                     yield f"{source}>{target}:{port}"
 
 
+def check_test(work):
+    """Yields what keeps the pod of `helm test` from nodes where the release runs."""
+    needs = lambda spec: (set((spec.get("nodeSelector") or {}).items()), spec.get("tolerations") or [])
+    placed = [needs(pod_of(d)[1]) for d in work if not is_hook(d)]
+    for doc in filter(is_hook, work):
+        selector, tolerations = needs(doc["spec"])
+        if not any(selector <= theirs and all(t in tolerations for t in tolerated) for theirs, tolerated in placed):
+            yield f"Pod/{doc['metadata']['name']}: may run nowhere that the release does"
+
+
 def main():
     docs = [d for d in yaml.safe_load_all(open(sys.argv[1])) if d]
     edges = sorted(set(reachability(docs)))
@@ -174,7 +211,8 @@ def main():
     hpas = [d for d in docs if d["kind"] == "HorizontalPodAutoscaler"]
     work = [d for d in docs if d["kind"] in WORKLOADS]
     faults = [f"{d['kind']}/{d['metadata']['name']}: {fault}"
-              for d in work for fault in check_pod(d, pod_of(d)[1], hpas)]
+              for d in work for fault in check_pod(d, *pod_of(d), hpas)]
+    faults += check_test(work)
     for account in (d for d in docs if d["kind"] == "ServiceAccount"):
         if account.get("automountServiceAccountToken") is not False:
             faults.append(f"ServiceAccount/{account['metadata']['name']}: mounts its token")

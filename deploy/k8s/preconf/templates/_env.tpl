@@ -4,8 +4,13 @@ a variable, so this is its whole configuration. Numbers go through int64, or Hel
 in scientific notation.
 */}}
 
+{{/* Where a port of a component is served: (list component port). */}}
+{{- define "preconf.listen" -}}
+{{ (first .).root.Values.ports.bindAddress }}:{{ last . | int }}
+{{- end }}
+
 {{- define "preconf.env" -}}
-PRECONF_HEALTH_ADDR: 0.0.0.0:{{ .root.Values.ports.health | int }}
+PRECONF_HEALTH_ADDR: {{ include "preconf.listen" (list . .root.Values.ports.health) | quote }}
 PRECONF_DRAIN_TIMEOUT_MS: {{ mul (int .values.drain.windowSeconds) 1000 | quote }}
 PRECONF_LOG_FORMAT: {{ .root.Values.logging.format }}
 RUST_LOG: {{ .root.Values.logging.filter | quote }}
@@ -19,12 +24,15 @@ PRECONF_TLS_CA: /etc/preconf/tls/ca.crt
 
 {{- define "preconf.env.signer" -}}
 {{- $builder := dict "root" .root "name" "builder" -}}
-PRECONF_LISTEN: https://0.0.0.0:{{ .table.links.sign.port | int }}
+PRECONF_LISTEN: https://{{ include "preconf.listen" (list . .table.links.sign.port) }}
 PRECONF_ALLOW_NAME: {{ join "," .values.config.allowNames | default (include "preconf.identity" $builder) }}
 PRECONF_CHAIN_ID: {{ .root.Values.chain.id | int64 | quote }}
 PRECONF_FLASHBLOCK_SIGNING_KEY: /etc/preconf/key/{{ include "preconf.signingKeyFile" . }}
 PRECONF_LEASE_MIN_MS: {{ .values.config.leaseMinMs | int64 | quote }}
 PRECONF_LEASE_MAX_MS: {{ .values.config.leaseMaxMs | int64 | quote }}
+{{- if .values.config.record.enabled }}
+PRECONF_RECORD: /var/lib/preconf/record
+{{- end }}
 {{- end }}
 
 {{- define "preconf.signingKeyFile" -}}
@@ -34,7 +42,7 @@ PRECONF_LEASE_MAX_MS: {{ .values.config.leaseMaxMs | int64 | quote }}
 {{- define "preconf.env.builder" -}}
 {{- $config := .values.config -}}
 {{- $client := include "preconf.executionClient" . | fromYaml -}}
-PRECONF_ENGINE_ADDR: 0.0.0.0:{{ .table.public.port | int }}
+PRECONF_ENGINE_ADDR: {{ include "preconf.listen" (list . .table.public.port) | quote }}
 PRECONF_ENGINE_JWT_SECRET: /etc/preconf/engine-jwt/jwt
 PRECONF_EXECUTION_ENGINE_URL: {{ $client.engineUrl | quote }}
 PRECONF_EXECUTION_JWT_SECRET: /etc/preconf/execution-jwt/jwt
@@ -44,17 +52,17 @@ PRECONF_EXECUTION_WS_URL: {{ . | quote }}
 {{- end }}
 PRECONF_GENESIS: /etc/preconf/genesis/genesis.json
 PRECONF_SIGNER: {{ $config.signer | default (include "preconf.linkUrl" (dict "root" .root "to" "signer" "link" "sign")) }}
-PRECONF_FEED_LISTEN: https://0.0.0.0:{{ .table.links.feed.port | int }}
-PRECONF_INGRESS_LISTEN: https://0.0.0.0:{{ .table.links.ingress.port | int }}
+PRECONF_FEED_LISTEN: https://{{ include "preconf.listen" (list . .table.links.feed.port) }}
+PRECONF_INGRESS_LISTEN: https://{{ include "preconf.listen" (list . .table.links.ingress.port) }}
 {{- if include "preconf.isServed" (dict "root" .root "name" "builder" "link" "payload") }}
-PRECONF_PAYLOADS_LISTEN: https://0.0.0.0:{{ .table.links.payload.port | int }}
+PRECONF_PAYLOADS_LISTEN: https://{{ include "preconf.listen" (list . .table.links.payload.port) }}
 PRECONF_PAYLOADS_ALLOW_NAME: {{ join "," $config.payloads.allowNames | default (include "preconf.identity" (dict "root" .root "name" "payload-server")) }}
 {{- with $config.payloads.slotRule }}
 PRECONF_SLOT_RULE: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- if $config.admin.enabled }}
-PRECONF_ADMIN_LISTEN: https://0.0.0.0:{{ .table.links.admin.port | int }}
+PRECONF_ADMIN_LISTEN: https://{{ include "preconf.listen" (list . .table.links.admin.port) }}
 PRECONF_ADMIN_ALLOW_NAME: {{ include "preconf.identity" (dict "root" .root "name" "admin") }}
 {{- end }}
 PRECONF_PASSTHROUGH: {{ $config.passthrough | quote }}
@@ -62,7 +70,8 @@ PRECONF_LEASE_MS: {{ $config.leaseMs | int64 | quote }}
 {{- if $config.journal.enabled }}
 PRECONF_JOURNAL: /var/lib/preconf/journal
 {{- end }}
-{{- if gt (int .values.replicas) 1 }}
+{{- /* Also of one builder, which heeds it before it has the lease: a second one changes nothing in the first. */}}
+{{- if include "preconf.isEnabled" (dict "root" .root "name" "gateway") }}
 PRECONF_STANDBY_FEED: {{ include "preconf.linkUrl" (dict "root" .root "to" "gateway" "link" "feed") }}
 {{- end }}
 PRECONF_FLASHBLOCK_INTERVAL_MS: {{ $config.flashblockIntervalMs | int64 | quote }}
@@ -71,6 +80,7 @@ PRECONF_BUILDER_GASLIMIT: {{ $config.gasLimit | int64 | quote }}
 PRECONF_SEAL_BUDGET_MS: {{ $config.sealBudgetMs | int64 | quote }}
 PRECONF_STATE_CACHE_ENTRIES: {{ $config.stateCacheEntries | int64 | quote }}
 PRECONF_TXPOOL_MINIMUM_PRIORITY_FEE: {{ $config.minimumPriorityFeeWei | int64 | quote }}
+PRECONF_TXPOOL_MAX_ACCOUNT_SLOTS: {{ $config.maxAccountSlots | int64 | quote }}
 PRECONF_TXPOOL_PRIVATE: {{ $config.privatePool | quote }}
 PRECONF_TXPOOL_SPECULATION_PERCENT: {{ $config.speculationPercent | int64 | quote }}
 {{- end }}
@@ -80,8 +90,8 @@ PRECONF_TXPOOL_SPECULATION_PERCENT: {{ $config.speculationPercent | int64 | quot
 PRECONF_UPSTREAM: {{ $config.upstream | default (include "preconf.linkUrl" (dict "root" .root "to" "builder" "link" "feed")) }}
 PRECONF_SEQUENCER_PUBKEY: {{ join "," .root.Values.chain.sequencerPublicKeys | quote }}
 PRECONF_CHAIN_ID: {{ .root.Values.chain.id | int64 | quote }}
-PRECONF_FLASHBLOCK_WS_ADDR: 0.0.0.0:{{ .table.public.port | int }}
-PRECONF_FEED_LISTEN: https://0.0.0.0:{{ .table.links.feed.port | int }}
+PRECONF_FLASHBLOCK_WS_ADDR: {{ include "preconf.listen" (list . .table.public.port) | quote }}
+PRECONF_FEED_LISTEN: https://{{ include "preconf.listen" (list . .table.links.feed.port) }}
 PRECONF_MAX_CONNECTIONS: {{ $config.maxConnections | int64 | quote }}
 PRECONF_REPLAY_SESSIONS: {{ $config.replaySessions | int64 | quote }}
 PRECONF_REPLAY_BYTES: {{ $config.replayBytes | int64 | quote }}
@@ -106,7 +116,7 @@ PRECONF_EXECUTION_WS_URL: {{ . | quote }}
 {{- end }}
 PRECONF_EXECUTION_TIMEOUT_MS: {{ $config.executionTimeoutMs | int64 | quote }}
 PRECONF_EXECUTION_MAX_BATCH: {{ $config.executionMaxBatch | int64 | quote }}
-PRECONF_PENDING_LISTEN: https://0.0.0.0:{{ .table.links.pending.port | int }}
+PRECONF_PENDING_LISTEN: https://{{ include "preconf.listen" (list . .table.links.pending.port) }}
 PRECONF_ALLOW_NAME: {{ join "," $config.allowNames | default (include "preconf.identity" $overlay) }}
 PRECONF_MAX_OVERLAYS: {{ $config.maxOverlays | int64 | quote }}
 PRECONF_MAX_SESSIONS: {{ $config.maxSessions | int64 | quote }}
@@ -117,9 +127,11 @@ PRECONF_STATE_CACHE: {{ $config.stateCache | int64 | quote }}
 {{- define "preconf.env.rpc-overlay" -}}
 {{- $config := .values.config -}}
 {{- $client := include "preconf.executionClient" . | fromYaml -}}
-PRECONF_HTTP_ADDR: 0.0.0.0:{{ .table.public.port | int }}
+PRECONF_HTTP_ADDR: {{ include "preconf.listen" (list . .table.public.port) | quote }}
 PRECONF_PENDING: {{ $config.pending | default (include "preconf.linkUrl" (dict "root" .root "to" "consumer" "link" "pending")) }}
+{{- if or $config.ingress (include "preconf.isEnabled" (dict "root" .root "name" "builder")) }}
 PRECONF_INGRESS: {{ $config.ingress | default (include "preconf.linkUrl" (dict "root" .root "to" "builder" "link" "ingress")) }}
+{{- end }}
 PRECONF_EXECUTION_URL: {{ $client.url | quote }}
 PRECONF_GENESIS: /etc/preconf/genesis/genesis.json
 PRECONF_LATEST: {{ $config.latest }}
@@ -132,7 +144,7 @@ PRECONF_SNAPSHOT_MAX_AGE_MS: {{ $config.snapshotMaxAgeMs | int64 | quote }}
 
 {{- define "preconf.env.payload-server" -}}
 {{- $config := .values.config -}}
-PRECONF_PAYLOAD_ADDR: 0.0.0.0:{{ .table.public.port | int }}
+PRECONF_PAYLOAD_ADDR: {{ include "preconf.listen" (list . .table.public.port) | quote }}
 {{- if $config.tls.existingSecret }}
 PRECONF_PAYLOAD_TLS_CERT: /etc/preconf/payload-tls/tls.crt
 PRECONF_PAYLOAD_TLS_KEY: /etc/preconf/payload-tls/tls.key
@@ -144,9 +156,12 @@ PRECONF_VALIDATOR_JWTS: /etc/preconf/validator-jwts/validator-jwts.json
 {{- with $config.cometbft.url }}
 PRECONF_COMETBFT_RPC: {{ . | quote }}
 PRECONF_COMETBFT_POLL_MS: {{ $config.cometbft.pollMs | int64 | quote }}
+{{- if $config.cometbft.insecurePlaintext }}
+PRECONF_INSECURE_PLAINTEXT: "true"
+{{- end }}
 {{- end }}
 {{- if $config.proposers.enabled }}
-PRECONF_PROPOSERS_LISTEN: https://0.0.0.0:{{ .table.links.proposers.port | int }}
+PRECONF_PROPOSERS_LISTEN: https://{{ include "preconf.listen" (list . .table.links.proposers.port) }}
 PRECONF_PROPOSERS_ALLOW_NAME: {{ join "," $config.proposers.allowNames | quote }}
 {{- end }}
 PRECONF_REQUESTS_PER_SECOND: {{ $config.requestsPerSecond | int64 | quote }}
@@ -155,12 +170,12 @@ PRECONF_REQUESTS_PER_SECOND: {{ $config.requestsPerSecond | int64 | quote }}
 {{- define "preconf.env.validator-sidecar" -}}
 {{- $config := .values.config -}}
 {{- $client := include "preconf.executionClient" . | fromYaml -}}
-PRECONF_ENGINE_ADDR: 0.0.0.0:{{ .table.public.port | int }}
+PRECONF_ENGINE_ADDR: {{ include "preconf.listen" (list . .table.public.port) | quote }}
 PRECONF_ENGINE_JWT_SECRET: /etc/preconf/engine-jwt/jwt
 PRECONF_EXECUTION_ENGINE_URL: {{ $client.engineUrl | quote }}
 PRECONF_EXECUTION_JWT_SECRET: /etc/preconf/execution-jwt/jwt
 {{- if $config.admin.enabled }}
-PRECONF_ADMIN_LISTEN: https://0.0.0.0:{{ .table.links.admin.port | int }}
+PRECONF_ADMIN_LISTEN: https://{{ include "preconf.listen" (list . .table.links.admin.port) }}
 PRECONF_ADMIN_ALLOW_NAME: {{ include "preconf.identity" (dict "root" .root "name" "admin") }}
 {{- end }}
 PRECONF_PASSTHROUGH: {{ $config.passthrough | quote }}

@@ -6,7 +6,7 @@ them (the pod's fsGroup), nobody else, which is what the services insist on.
 
 {{- define "preconf.files" -}}
 {{- if include "preconf.needsTls" . }}
-tls: {secret: {{ include "preconf.tlsSecret" . }}}
+tls: {secret: {{ include "preconf.tlsSecret" . | quote }}}
 {{- end }}
 {{ include (printf "preconf.files.%s" .name) . }}
 {{- end }}
@@ -16,16 +16,16 @@ tls: {secret: {{ include "preconf.tlsSecret" . }}}
 {{- if $genesis.inline -}}
 genesis: {configMap: {{ include "preconf.fullname" .root }}-genesis, key: genesis.json, file: genesis.json}
 {{- else -}}
-genesis: {configMap: {{ $genesis.existingConfigMap.name }}, key: {{ $genesis.existingConfigMap.key }}, file: genesis.json}
+genesis: {configMap: {{ $genesis.existingConfigMap.name | quote }}, key: {{ $genesis.existingConfigMap.key | quote }}, file: genesis.json}
 {{- end -}}
 {{- end }}
 
 {{- define "preconf.files.signer" -}}
 {{- $key := .values.config.key -}}
 {{- if $key.existingSecret.name }}
-key: {secret: {{ $key.existingSecret.name }}, key: {{ $key.existingSecret.key }}, file: key}
+key: {secret: {{ $key.existingSecret.name | quote }}, key: {{ $key.existingSecret.key | quote }}, file: key}
 {{- else }}
-key: {csi: {{ $key.csi.secretProviderClass }}, driver: {{ $key.csi.driver }}}
+key: {csi: {{ $key.csi.secretProviderClass | quote }}, driver: {{ $key.csi.driver | quote }}}
 {{- end }}
 {{- end }}
 
@@ -34,8 +34,8 @@ key: {csi: {{ $key.csi.secretProviderClass }}, driver: {{ $key.csi.driver }}}
 {{- $inbound := .values.config.engineJwt.existingSecret -}}
 {{- $client := include "preconf.executionClient" . | fromYaml -}}
 {{- $outbound := $client.jwt.existingSecret -}}
-engine-jwt: {secret: {{ $inbound.name }}, key: {{ $inbound.key }}, file: jwt}
-execution-jwt: {secret: {{ $outbound.name }}, key: {{ $outbound.key }}, file: jwt}
+engine-jwt: {secret: {{ $inbound.name | quote }}, key: {{ $inbound.key | quote }}, file: jwt}
+execution-jwt: {secret: {{ $outbound.name | quote }}, key: {{ $outbound.key | quote }}, file: jwt}
 {{- end }}
 
 {{- define "preconf.files.builder" -}}
@@ -57,23 +57,23 @@ execution-jwt: {secret: {{ $outbound.name }}, key: {{ $outbound.key }}, file: jw
 {{- define "preconf.files.payload-server" -}}
 {{- $config := .values.config -}}
 {{- with $config.tls.existingSecret }}
-payload-tls: {secret: {{ . }}}
+payload-tls: {secret: {{ . | quote }}}
 {{- end }}
 {{- if $config.whitelist.publicKeys }}
 whitelist: {configMap: {{ include "preconf.name" . }}-whitelist, key: whitelist.json, file: whitelist.json}
 {{- else }}
-whitelist: {configMap: {{ $config.whitelist.existingConfigMap.name }}, key: {{ $config.whitelist.existingConfigMap.key }}, file: whitelist.json}
+whitelist: {configMap: {{ $config.whitelist.existingConfigMap.name | quote }}, key: {{ $config.whitelist.existingConfigMap.key | quote }}, file: whitelist.json}
 {{- end }}
-validator-jwts: {secret: {{ $config.validatorJwts.existingSecret.name }}, key: {{ $config.validatorJwts.existingSecret.key }}, file: validator-jwts.json}
+validator-jwts: {secret: {{ $config.validatorJwts.existingSecret.name | quote }}, key: {{ $config.validatorJwts.existingSecret.key | quote }}, file: validator-jwts.json}
 {{- end }}
 
 {{- define "preconf.files.validator-sidecar" -}}
 {{- $sequencers := .values.config.sequencers -}}
 {{ include "preconf.files.engine" . }}
-sequencer-jwt: {secret: {{ $sequencers.jwt.existingSecret.name }}, key: {{ $sequencers.jwt.existingSecret.key }}, file: sequencer-jwt}
+sequencer-jwt: {secret: {{ $sequencers.jwt.existingSecret.name | quote }}, key: {{ $sequencers.jwt.existingSecret.key | quote }}, file: sequencer-jwt}
 {{- with $sequencers.caCert.existingSecret }}
 {{- if .name }}
-sequencer-ca: {secret: {{ .name }}, key: {{ .key }}, file: ca.crt}
+sequencer-ca: {secret: {{ .name | quote }}, key: {{ .key | quote }}, file: ca.crt}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -83,20 +83,20 @@ sequencer-ca: {secret: {{ .name }}, key: {{ .key }}, file: ca.crt}
 - name: {{ $mount }}
   {{- if $file.csi }}
   csi:
-    driver: {{ $file.driver }}
+    driver: {{ $file.driver | quote }}
     readOnly: true
-    volumeAttributes: {secretProviderClass: {{ $file.csi }}}
+    volumeAttributes: {secretProviderClass: {{ $file.csi | quote }}}
   {{- else if $file.configMap }}
   configMap:
-    name: {{ $file.configMap }}
+    name: {{ $file.configMap | quote }}
     defaultMode: 0444
-    items: [{key: {{ $file.key }}, path: {{ $file.file }}}]
+    items: [{key: {{ $file.key | quote }}, path: {{ $file.file }}}]
   {{- else }}
   secret:
-    secretName: {{ $file.secret }}
+    secretName: {{ $file.secret | quote }}
     defaultMode: 0440
     {{- if $file.key }}
-    items: [{key: {{ $file.key }}, path: {{ $file.file }}}]
+    items: [{key: {{ $file.key | quote }}, path: {{ $file.file }}}]
     {{- end }}
   {{- end }}
 {{- end }}

@@ -29,16 +29,16 @@ files/components.yaml "values" its block merged over `defaults`), which `preconf
 
 {{/* Labels that never change: what selectors select by. */}}
 {{- define "preconf.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .name }}
 {{- end }}
 
 {{/* Labels of objects that belong to no component; takes the root. */}}
 {{- define "preconf.commonLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: preconf
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -82,6 +82,7 @@ app.kubernetes.io/part-of: preconf
 {{/* The identity in a component's certificate, by which its peers know it. */}}
 {{- define "preconf.identity" -}}
 {{ include "preconf.name" . }}.{{ .root.Release.Namespace }}.svc
+{{- with .root.Values.tls.identitySuffix }}.{{ . }}{{ end }}
 {{- end }}
 
 {{/* The URL of a link of another component: (dict "root" $ "to" "builder" "link" "feed"). */}}
@@ -89,6 +90,15 @@ app.kubernetes.io/part-of: preconf
 {{- $table := include "preconf.table" .root | fromYaml -}}
 {{- $host := include "preconf.linkHost" (dict "root" .root "name" .to) -}}
 {{ printf "https://%s:%d" $host (index $table .to "links" .link "port" | int) }}
+{{- end }}
+
+{{/* The peers outside this release that a component is told of: a map from the key to the URL. */}}
+{{- define "preconf.outsidePeers" -}}
+{{- range $key, $_ := .table.peers }}
+{{- with index $.values.config $key }}
+{{ $key }}: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Whether a component is part of the release: "true" or nothing. Takes (dict "root" $ "name" n). */}}
@@ -100,15 +110,7 @@ app.kubernetes.io/part-of: preconf
 {{/* The components that may use a link: a list. Takes (dict "root" $ "link" entry). */}}
 {{- define "preconf.callers" -}}
 {{- $root := .root -}}
-{{- $callers := list -}}
 {{- range .link.from -}}
-{{- if and (eq . "standby") (gt (int $root.Values.builder.replicas) 1) -}}
-{{- $callers = append $callers "builder" -}}
-{{- else if ne . "standby" -}}
-{{- $callers = append $callers . -}}
-{{- end -}}
-{{- end -}}
-{{- range $callers -}}
 {{- if include "preconf.isEnabled" (dict "root" $root "name" .) }}
 - {{ . }}
 {{- end -}}
@@ -150,6 +152,14 @@ true
 {{- end -}}
 {{- end }}
 
+{{/* The seconds of a duration such as 1h30m. */}}
+{{- define "preconf.seconds" -}}
+{{- $hours := regexFind "[0-9]+h" . | trimSuffix "h" | int64 -}}
+{{- $minutes := regexFind "[0-9]+m" . | trimSuffix "m" | int64 -}}
+{{- $seconds := regexFind "[0-9]+s" . | trimSuffix "s" | int64 -}}
+{{ add (mul $hours 3600) (mul $minutes 60) $seconds }}
+{{- end }}
+
 {{/* Seconds from the order to end a pod until it is killed. */}}
 {{- define "preconf.gracePeriod" -}}
 {{- $flush := 5 -}}
@@ -178,4 +188,7 @@ true
 - {{ include "preconf.identity" . }}
 - {{ $name }}-headless.{{ $namespace }}.svc
 - {{ printf "*.%s-headless.%s.svc" $name $namespace | quote }}
+{{- range index .root.Values.tls.extraDnsNames .table.values }}
+- {{ . | quote }}
+{{- end }}
 {{- end }}

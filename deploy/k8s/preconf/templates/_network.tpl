@@ -1,5 +1,15 @@
 {{/* Who may reach a component, and what it may reach. */}}
 
+{{- define "preconf.ipFamilies" -}}
+{{- with .values.service.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .values.service.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "preconf.podPeer" -}}
 - podSelector:
     matchLabels:
@@ -7,14 +17,22 @@
 {{- end }}
 
 {{- define "preconf.ingressRules" -}}
+{{- $tests := .root.Values.tests.enabled -}}
+{{- if or $tests .root.Values.networkPolicy.metricsFrom }}
 - ports: [{protocol: TCP, port: health}]
   from:
-    {{- toYaml .root.Values.networkPolicy.metricsFrom | nindent 4 }}
+    {{- with .root.Values.networkPolicy.metricsFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- if $tests }}
+    {{- include "preconf.podPeer" (dict "root" .root "name" "test") | nindent 4 }}
+    {{- end }}
+{{- end }}
 {{- if and .table.public .values.networkPolicy.publicFrom }}
 - ports: [{protocol: TCP, port: {{ .table.public.name }}}]
   from:
     {{- toYaml .values.networkPolicy.publicFrom | nindent 4 }}
-    {{- if and .root.Values.tests.enabled (eq .name "gateway") }}
+    {{- if and $tests (eq .name "gateway") }}
     {{- include "preconf.podPeer" (dict "root" .root "name" "test") | nindent 4 }}
     {{- end }}
 {{- end }}
@@ -27,6 +45,14 @@
     {{- include "preconf.podPeer" (dict "root" $.root "name" .) | nindent 4 }}
     {{- end }}
 {{- end }}
+{{- end }}
+{{- with .values.outside.links }}
+- ports:
+    {{- range . }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  from:
+    {{- toYaml $.values.outside.from | nindent 4 }}
 {{- end }}
 {{- with .values.networkPolicy.extraIngress }}
 {{ toYaml . }}
@@ -54,6 +80,10 @@
 {{- with $more }}
 {{ . }}
 {{- end }}
+{{- $peers := trim (include "preconf.peerEgress" .) }}
+{{- with $peers }}
+{{ . }}
+{{- end }}
 {{- if .root.Values.tracing.enabled }}
 - ports: [{protocol: TCP, port: {{ include "preconf.urlPort" .root.Values.tracing.endpoint }}}]
   to:
@@ -62,7 +92,7 @@
 {{- with .values.networkPolicy.extraEgress }}
 {{ toYaml . }}
 {{- end }}
-{{- if or $links $client $more .root.Values.tracing.enabled .values.networkPolicy.extraEgress }}
+{{- if or $links $client $more $peers .root.Values.tracing.enabled .values.networkPolicy.extraEgress }}
 - ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
   to:
     {{- toYaml .root.Values.networkPolicy.dnsTo | nindent 4 }}
@@ -83,6 +113,20 @@
     {{- end }}
   to:
     {{- toYaml $client.networkPolicyTo | nindent 4 }}
+{{- end -}}
+{{- end }}
+
+{{/* The ports of the peers outside this release. */}}
+{{- define "preconf.peerEgress" -}}
+{{- $ports := list -}}
+{{- range include "preconf.outsidePeers" . | fromYaml }}{{ $ports = append $ports (include "preconf.urlPort" .) }}{{ end -}}
+{{- with $ports -}}
+- ports:
+    {{- range uniq . | sortAlpha }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  to:
+    {{- toYaml $.values.networkPolicy.peersTo | nindent 4 }}
 {{- end -}}
 {{- end }}
 

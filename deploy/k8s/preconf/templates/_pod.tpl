@@ -23,10 +23,10 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .values.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- with .values.nodeSelector }}
   nodeSelector:
@@ -89,30 +89,55 @@ checksum/genesis: {{ .root.Values.chain.genesis.inline | sha256sum }}
 {{- end }}
 
 {{- define "preconf.topologySpread" -}}
-{{- if .values.topologySpread }}
+{{- $kept := dict -}}
+{{- range $key, $spread := .values.topologySpread -}}
+{{- if $spread }}{{ $_ := set $kept $key $spread }}{{ end -}}
+{{- end -}}
+{{- with $kept }}
 topologySpreadConstraints:
-  {{- range $key, $spread := .values.topologySpread }}
-  {{- if $spread }}
+  {{- range $key, $spread := . }}
   - topologyKey: {{ $key }}
     maxSkew: {{ int $spread.maxSkew }}
     whenUnsatisfiable: {{ $spread.whenUnsatisfiable }}
+    {{- with $spread.minDomains }}
+    minDomains: {{ int . }}
+    {{- end }}
+    {{- with $spread.nodeAffinityPolicy }}
+    nodeAffinityPolicy: {{ . }}
+    {{- end }}
+    # A node whose taints keep our pods out would count as one that has none of them.
+    nodeTaintsPolicy: {{ default "Honor" $spread.nodeTaintsPolicy }}
+    {{- if eq $.table.kind "Deployment" }}
+    # The pods that a rollout replaces do not count: the new ones may stand where the old ones do.
+    matchLabelKeys: [pod-template-hash]
+    {{- end }}
     labelSelector:
       matchLabels:
         {{- include "preconf.selectorLabels" $ | nindent 8 }}
   {{- end }}
-  {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Our own variables, then those of OpenTelemetry, then the operator's, which win. */}}
+{{/*
+Our own variables, then those of OpenTelemetry, then the operator's, which take the place of ours: a list
+with one name twice is refused where objects are applied by the server.
+*/}}
 {{- define "preconf.envEntries" -}}
 {{- $env := include "preconf.env" . | fromYaml -}}
 {{- if hasKey $env "Error" }}{{ fail (printf "the environment of %s: %s" .name $env.Error) }}{{ end -}}
+{{- $theirs := list -}}
+{{- range .values.extraEnv }}{{ $theirs = append $theirs .name }}{{ end -}}
 {{- range $name, $value := $env }}
+{{- if not (has $name $theirs) }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
+{{- end }}
 {{- if .root.Values.tracing.enabled }}
-{{ include "preconf.otelEnv" . }}
+{{- range include "preconf.otelEnv" . | fromYamlArray }}
+{{- if not (has .name $theirs) }}
+{{ list . | toYaml }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with .values.extraEnv }}
 {{ toYaml . }}
@@ -179,8 +204,8 @@ readinessProbe:
 
 {{- define "preconf.allVolumeMounts" -}}
 {{- include "preconf.volumeMounts" . }}
-{{- if include "preconf.hasJournal" . }}
-- {name: journal, mountPath: /var/lib/preconf}
+{{- with include "preconf.claim" . }}
+- {name: {{ . }}, mountPath: /var/lib/preconf}
 {{- end }}
 {{- with .values.extraVolumeMounts }}
 {{ toYaml . }}
@@ -194,6 +219,9 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
-{{- define "preconf.hasJournal" -}}
-{{- if and (eq .name "builder") .values.config.journal.enabled }}true{{ end -}}
+{{/* The volume that a component keeps across restarts, which is also the name of its values; or nothing. */}}
+{{- define "preconf.claim" -}}
+{{- if and (eq .name "builder") .values.config.journal.enabled }}journal
+{{- else if and (eq .name "signer") .values.config.record.enabled }}record
+{{- end -}}
 {{- end }}
