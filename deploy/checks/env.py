@@ -95,7 +95,9 @@ def main():
         taken = f"127.0.0.1:{listener.getsockname()[1]}"
         for path in paths:
             for doc in (d for d in yaml.safe_load_all(open(path)) if d and d["kind"] in ("Deployment", "StatefulSet")):
-                component = doc["metadata"]["labels"]["app.kubernetes.io/component"]
+                component = doc["metadata"]["labels"].get("app.kubernetes.io/component")
+                if not component:
+                    continue  # An execution client beside the release.
                 binary = binaries / f"preconf-{component}"
                 if not os.access(binary, os.X_OK):
                     missing.add(str(binary))
