@@ -1,8 +1,14 @@
-"""The least of a consensus client: it drives one builder's Engine API, two seconds a block."""
+#!/usr/bin/env python3
+"""The least of a consensus client: it drives one builder's Engine API, two seconds a block.
+
+usage: consensus.py URL JWTFILE      until Ctrl-C
+"""
 import base64
 import hashlib
 import hmac
 import json
+import pathlib
+import sys
 import threading
 import time
 import urllib.request
@@ -64,3 +70,24 @@ class Consensus(threading.Thread):
             except Exception as fault:  # Whatever it is, the next slot comes.
                 self.faults.append(f"{time.strftime('%H:%M:%S')} block {self.number + 1}: {fault}")
                 self.stopping.wait(0.5)
+
+
+def main():
+    url, secret = sys.argv[1], pathlib.Path(sys.argv[2]).read_text().strip().removeprefix("0x")
+    consensus = Consensus(lambda: url, secret)
+    consensus.start()
+    shown = 0
+    try:
+        while True:
+            time.sleep(1)
+            if consensus.number > shown:
+                print(f"block {consensus.number} is {consensus.head['hash']}", flush=True)
+                shown = consensus.number
+            while consensus.faults:
+                print(consensus.faults.pop(0), flush=True)
+    except KeyboardInterrupt:
+        consensus.stopping.set()
+
+
+if __name__ == "__main__":
+    main()

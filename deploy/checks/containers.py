@@ -14,6 +14,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -26,10 +27,17 @@ import yaml
 import policy
 from consensus import Consensus
 
-NETWORK, SUBNET = "preconf-check", "10.77.1"
+# Of its own, also beside another check on this host: addresses are given out for all networks of a name.
+NETWORK, SUBNET = f"preconf-check-{os.getpid()}", "10.77.1"
 JWT = "11" * 32
 KEY = "00" * 31 + "01"
 DEADLINE = 60
+# How long readiness is watched where nothing happens; longer than a snapshot may be old.
+QUIET = 15
+# Readers of a gateway that is stopped.
+READERS = 8
+# What fires in a Prometheus when a pod is gone, besides that it is down.
+FIRES = {"signer": {"PreconfNoFlashblocks"}, "gateway": {"PreconfConsumerFeedDown"}, "consumer": {"PreconfSnapshotStale"}}
 
 
 def sh(*command, check=True):
@@ -56,15 +64,27 @@ def require(holds, what):
     print(f"   {what}")
 
 
+def stay_ready(release, pods, what):
+    """They are ready all the time, for longer than a snapshot may be old."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < QUIET:
+        for pod in pods:
+            if (said := release.readiness(pod)) != "ok":
+                raise SystemExit(f"FAILED: {what}: {pod} is not ready: {said}")
+        time.sleep(0.2)
+    print(f"   {what}: ready for {QUIET} s")
+
+
 class Release:
     """The containers of a release."""
 
     def __init__(self, docs, scratch):
         self.docs, self.scratch = docs, scratch
+        self.test = next(d for d in docs if policy.is_hook(d) and d["kind"] == "Pod")["spec"]
         kinds = ("Deployment", "StatefulSet")
         self.work = {d["metadata"]["labels"]["app.kubernetes.io/component"]: d for d in docs if d["kind"] in kinds}
         self.component = {pod: c for c, d in self.work.items() for pod in self.pods_of(c, d["spec"].get("replicas", 1))}
-        self.ip = {name: f"{SUBNET}.{at}" for at, name in enumerate([*self.component, "execution"], 10)}
+        self.ip = {name: f"{SUBNET}.{at}" for at, name in enumerate([*self.component, "execution", "test"], 10)}
         # Which pod stands for its component.
         self.leads = {c: pod for pod, c in reversed(self.component.items())}
         self.objects = {(d["kind"], d["metadata"]["name"]): d for d in docs}
@@ -123,20 +143,42 @@ class Release:
         return ("--network", NETWORK, "--ip", self.ip[name],
                 "--mac-address", "02:00:00:00:00:" + self.ip[name].rsplit(".", 1)[1])
 
+    @staticmethod
+    def confined(spec, container):
+        """Arguments for what a container may do and use, and for its variables."""
+        user, own = spec["securityContext"], container["securityContext"]
+        yield from ("--user", f"{user['runAsUser']}:{user['runAsGroup']}")
+        if own["readOnlyRootFilesystem"]:
+            yield from ("--read-only", "--read-only-tmpfs=false")
+        yield from (f"--cap-drop={cap}" for cap in own["capabilities"]["drop"])
+        if not own["allowPrivilegeEscalation"]:
+            yield "--security-opt=no-new-privileges"
+        yield from ("--memory", container["resources"]["limits"]["memory"].replace("Gi", "g").replace("Mi", "m"))
+        yield from (arg for e in container.get("env") or [] if "value" in e for arg in ("-e", f"{e['name']}={e['value']}"))
+
+    def hosts(self):
+        return (f"--add-host={name}:{ip}" for name, ip in self.names())
+
     def create(self, pod):
-        doc = self.work[self.component[pod]]
-        spec = doc["spec"]["template"]["spec"]
-        container, user = spec["containers"][0], spec["securityContext"]
-        own = container["securityContext"]
-        env = [arg for e in container["env"] if "value" in e for arg in ("-e", f"{e['name']}={e['value']}")]
-        sh("podman", "create", "--name", pod, "--hostname", pod, *self.address(pod),
-           "--user", f"{user['runAsUser']}:{user['runAsGroup']}",
-           *(["--read-only", "--read-only-tmpfs=false"] if own["readOnlyRootFilesystem"] else []),
-           *(f"--cap-drop={cap}" for cap in own["capabilities"]["drop"]),
-           *([] if own["allowPrivilegeEscalation"] else ["--security-opt=no-new-privileges"]),
-           "--memory", container["resources"]["limits"]["memory"].replace("Gi", "g").replace("Mi", "m"),
-           "--stop-timeout", str(spec["terminationGracePeriodSeconds"]),
-           *(f"--add-host={name}:{ip}" for name, ip in self.names()), *self.files(pod, spec, user["runAsUser"]), *env, container["image"])
+        spec = self.work[self.component[pod]]["spec"]["template"]["spec"]
+        container = spec["containers"][0]
+        sh("podman", "create", "--name", pod, "--hostname", pod, *self.address(pod), *self.confined(spec, container),
+           "--stop-timeout", str(spec["terminationGracePeriodSeconds"]), *self.hosts(),
+           *self.files(pod, spec, spec["securityContext"]["runAsUser"]), container["image"])
+
+    def run_test(self):
+        """The pod of `helm test`: yields the name of each container, whether it ended well, and what it said."""
+        sidecar, = self.test["initContainers"]
+        sh("podman", "run", "-d", "--name", "test", *self.address("test"), *self.confined(self.test, sidecar),
+           *self.hosts(), sidecar["image"])
+        for container in self.test["containers"]:
+            ran = self.ask(container, container["args"])
+            yield container["name"], ran.returncode == 0, ran.stdout + ran.stderr
+
+    def ask(self, container, args):
+        """Runs a container beside the sidecar of the test's pod, to its end."""
+        return sh("podman", "run", "--rm", "--network", "container:test", *self.confined(self.test, container),
+                  container["image"], *args, check=False)
 
     def start_execution(self):
         folder = self.scratch / "execution"
@@ -169,6 +211,12 @@ class Release:
         text = urllib.request.urlopen(f"http://{self.ip[pod]}:9500/metrics", timeout=2).read().decode()
         return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
 
+    def rpc(self, method, *params):
+        """What the overlay answers."""
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        request = urllib.request.Request(f"http://{self.ip['rpc-overlay']}:8545", body, {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request, timeout=5))["result"]
+
     def enforce(self):
         """Makes rules of the policies, and returns the edges that they allow, and all edges."""
         allowed = set(policy.reachability(self.docs))
@@ -176,8 +224,8 @@ class Release:
                  "  type filter hook forward priority -10; policy drop;", "  ct state established,related accept"]
         ports = {c: [p["containerPort"] for p in d["spec"]["template"]["spec"]["containers"][0]["ports"]]
                  for c, d in self.work.items()} | {"execution": [8545, 8546, 8551]}
-        kind = {**self.component, "execution": "execution"}
-        every = [(a, b, p) for a in self.ip for b in self.ip if kind[a] != kind[b] for p in ports[kind[b]]]
+        kind = {**self.component, "execution": "execution", "test": "test"}
+        every = [(a, b, p) for a in self.ip for b in self.ip if kind[a] != kind[b] for p in ports.get(kind[b], [])]
         edges = {(a, b, p) for a, b, p in every if f"{kind[a]}>{kind[b]}:{p}" in allowed}
         rules += [f"  ip saddr {self.ip[a]} ip daddr {self.ip[b]} tcp dport {p} accept" for a, b, p in sorted(edges)]
         path = self.scratch / "policies.nft"
@@ -217,24 +265,34 @@ def check_feed(release):
         while time.monotonic() - begun < 6:
             seen.append(json.loads(feed.recv(timeout=5)))
     require(len(seen) >= 20 and all("seal" in m for m in seen), f"{len(seen)} sealed flashblocks in 6 s")
-    block = json.loads(urllib.request.urlopen(urllib.request.Request(
-        f"http://{release.ip['rpc-overlay']}:8545", b'{"jsonrpc":"2.0","id":1,"method":"eth_getBlockByNumber","params":["pending",false]}',
-        {"Content-Type": "application/json"}), timeout=5).read())["result"]
+    block = release.rpc("eth_getBlockByNumber", "pending", False)
     require(int(block["number"], 16) > 0, f"the overlay has block {int(block['number'], 16)} pending")
 
 
 def check_drain(release):
-    print("-- a gateway that is stopped")
-    with read_feed(release) as feed:
-        feed.recv(timeout=5)
-        stop = subprocess.Popen(["podman", "stop", "gateway"], stdout=subprocess.DEVNULL)
+    print(f"-- a gateway that is stopped, with {READERS} readers")
+    ends = []
+
+    def read(feed):
         try:
             while True:
                 feed.recv(timeout=30)
         except websockets.exceptions.ConnectionClosed as closed:
-            require(closed.rcvd.code == 1012 and re.search(r"\d+:\d+", closed.rcvd.reason),
-                    f"closes its client with {closed.rcvd.code} {closed.rcvd.reason!r}")
+            ends.append((time.monotonic(), closed.rcvd and (closed.rcvd.code, closed.rcvd.reason)))
+    feeds = [read_feed(release) for _ in range(READERS)]
+    readers = [threading.Thread(target=read, args=(feed,), daemon=True) for feed in feeds]
+    for reader in readers:
+        reader.start()
+    begun = time.monotonic()
+    stop = subprocess.Popen(["podman", "stop", "gateway"], stdout=subprocess.DEVNULL)
+    for reader in readers:
+        reader.join(timeout=60)
     stop.wait(timeout=60)
+    told = [close for _, close in ends if close and close[0] == 1012 and re.search(r"\d+:\d+", close[1])]
+    require(len(told) == READERS, f"closes each with 1012 and where it was, as {told[0] if told else ends}")
+    after = sorted(at - begun for at, _ in ends)
+    gaps = [later - earlier for earlier, later in zip(after, after[1:])]
+    require(min(gaps) > 0.05, "one after the other: after " + ", ".join(f"{s:.1f}" for s in after) + " s")
     require(sh("podman", "inspect", "-f", "{{.State.ExitCode}}", "gateway").stdout.strip() == "0", "ends with code 0")
     sh("podman", "start", "gateway")
     until("it is ready again", lambda: release.is_ready("gateway"))
@@ -247,7 +305,10 @@ def is_served(release, consensus, pod):
     published = lambda: release.metric(pod, "preconf_builder_flashblocks_total")
     count = published()
     until("flashblocks are published", lambda: published() > count + 5)
-    until("the overlay is ready", lambda: release.is_ready("rpc-overlay"))
+    heard = lambda: release.metric("rpc-overlay", "preconf_rpc_overlay_updates_total")
+    count = heard()
+    until("the overlay hears of it", lambda: heard() > count)
+    require(release.is_ready("rpc-overlay"), "the overlay is ready")
 
 
 def check_kill(release, consensus, pod):
@@ -255,6 +316,10 @@ def check_kill(release, consensus, pod):
     before = consensus.number
     sh("podman", "kill", "-s", "KILL", pod)
     until("the chain goes on for two blocks without it", lambda: consensus.number >= before + 2)
+    if pod == "consumer":
+        stay_ready(release, ["rpc-overlay"], "the overlay without it")
+        number = consensus.number
+        require(int(release.rpc("eth_blockNumber"), 16) >= number, "it answers from the execution client")
     sh("podman", "start", pod)
     until("it is ready again", lambda: release.is_ready(pod))
     is_served(release, consensus, release.leads["builder"])
@@ -278,14 +343,28 @@ def check_standby(release, consensus):
     until(f"{first} stands by", lambda: stands_by(first))
 
 
-def check_alerts(release, chart):
-    """A Prometheus that scrapes the release sees the signer go."""
+def check_test(release, standby):
+    """`helm test` passes, and fails for a builder that stands by."""
+    print("-- helm test")
+    for name, is_passed, said in release.run_test():
+        require(is_passed, f"{name}: {said.strip()}".replace("\n", "\n      "))
+    probe = release.test["containers"][0]
+    ran = release.ask(probe, ["probe", f"--url=http://{release.ip[standby]}:9500", "--within-ms=0"])
+    require(ran.returncode == 1 and "NOT_SERVING" in ran.stdout, f"{standby}: {ran.stdout.strip()}")
+    sh("podman", "rm", "-f", "-t", "0", "test")
+
+
+def check_alerts(release):
+    """A Prometheus that scrapes the release sees pods go."""
     print("-- alerts in a Prometheus")
     targets = [{"targets": [f"{release.ip[pod]}:9500"],
-                "labels": {"part_of": "preconf", "component": component, "pod": pod, "namespace": "preconf"}}
+                "labels": {"part_of": "preconf", "component": component, "pod": pod, "namespace": "preconf",
+                           "release": release.work[component]["metadata"]["labels"]["app.kubernetes.io/instance"]}}
                for pod, component in release.component.items()]
+    rules = release.scratch / "rules.yaml"
+    rules.write_text(yaml.safe_dump(next(d["spec"] for d in release.docs if d["kind"] == "PrometheusRule")))
     config = {"global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
-              "rule_files": [f"{chart}/files/rules/*.yaml"],
+              "rule_files": [str(rules)],
               "scrape_configs": [{"job_name": "preconf", "static_configs": targets}]}
     path = release.scratch / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
@@ -305,11 +384,12 @@ def check_alerts(release, chart):
         time.sleep(20)
         names = lambda: {a["metric"]["alertname"] for a in answer('ALERTS{alertstate="firing"}')}
         require(not names(), f"nothing fires while all is well ({names() or 'none'})")
-        sh("podman", "kill", "-s", "KILL", "signer")
-        wanted = {"PreconfDown", "PreconfNoFlashblocks"}
-        until(f"{' and '.join(sorted(wanted))} fire without a signer", lambda: wanted <= names(), 240)
-        sh("podman", "start", "signer")
-        until("they are silent again", lambda: not wanted & names(), 240)
+        for pod, more in FIRES.items():
+            sh("podman", "kill", "-s", "KILL", pod)
+            wanted = {"PreconfDown", *more}
+            until(f"{' and '.join(sorted(wanted))} fire without a {pod}", lambda: wanted <= names(), 240)
+            sh("podman", "start", pod)
+            until("they are silent again", lambda: not wanted & names(), 240)
     finally:
         server.terminate()
         server.wait()
@@ -317,7 +397,6 @@ def check_alerts(release, chart):
 
 def main():
     docs = [d for d in yaml.safe_load_all(open(sys.argv[1])) if d]
-    docs = [d for d in docs if not policy.is_hook(d)]
     release = Release(docs, pathlib.Path(sys.argv[2]))
     sh("podman", "network", "create", "--disable-dns", "--subnet", f"{SUBNET}.0/24", NETWORK)
     print("-- starting")
@@ -329,21 +408,25 @@ def main():
         release.create(pod)
     for pod in running:
         sh("podman", "start", pod)
-    consensus = Consensus(lambda: f"http://{release.ip[release.leads['builder']]}:8551", JWT)
-    consensus.start()
     for pod in running:
         until(f"{pod} is ready", lambda: release.is_ready(pod))
+    stay_ready(release, running, "all of them without a consensus client")
+    consensus = Consensus(lambda: f"http://{release.ip[release.leads['builder']]}:8551", JWT)
+    consensus.start()
+    until("there is a block", lambda: consensus.number > 0)
     check_isolation(release, running, edges, every)
     check_feed(release)
     check_drain(release)
     for pod in ("signer", "gateway", "consumer"):
         check_kill(release, consensus, pod)
+    require(not consensus.faults, f"no call of the consensus client has failed ({consensus.faults or 'none'})")
     check_standby(release, consensus)
+    check_test(release, "builder-0")
     if "--alerts" in sys.argv:
-        check_alerts(release, pathlib.Path(__file__).parents[1].resolve() / "k8s/preconf")
+        check_alerts(release)
     consensus.stopping.set()
     consensus.join()
-    print(f"-- {consensus.number} blocks; calls that failed while something was down: {len(consensus.faults)}")
+    print(f"-- {consensus.number} blocks; calls that failed while the builder or the signer was down: {len(consensus.faults)}")
     print(*consensus.faults, sep="\n")
 
 
