@@ -35,6 +35,11 @@ def gauge(metric, by="pod", how="max"):
     return f"{how} by ({by}) ({metric}{{{SCOPE}}})"
 
 
+def age(metric, by="pod"):
+    """How long ago a time was when it was scraped: time() would add the age of the scrape."""
+    return f"max by ({by}) (timestamp({metric}{{{SCOPE}}}) - {metric}{{{SCOPE}}})"
+
+
 def graph(title, unit, *queries, text=""):
     """A panel with lines; a query is PromQL, or PromQL and its legend."""
     pairs = [q if isinstance(q, tuple) else (q, "__auto") for q in queries]
@@ -259,7 +264,7 @@ BOARDS = [
         graph("Executions of a call", COUNT, *quantiles(O + "_call_rounds"), text="Until all its state was in memory."),
         graph("Forwarded to the execution client", RATE, rate(O + "_forwarded_total", "outcome")),
         graph("Transactions sent to the builder", RATE, rate(O + "_submitted_total", "outcome")),
-        graph("Age of the snapshot", SECONDS, f"time() - {gauge(O + '_snapshot_received_seconds')}"),
+        graph("Age of the snapshot", SECONDS, age(O + "_snapshot_received_seconds")),
         graph("Pending blocks", COUNT, gauge(O + "_snapshot_blocks"), gauge(C + "_pending_depth")),
         graph("Updates of the consumer", RATE, rate(O + "_updates_total", "outcome")),
         graph("Retractions", RATE, rate(O + "_retractions_total"), rate(C + "_retractions_total", "cause")),
