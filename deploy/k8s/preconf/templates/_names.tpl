@@ -101,6 +101,18 @@ app.kubernetes.io/part-of: preconf
 {{- end }}
 {{- end }}
 
+{{/* Whether a component takes plaintext beyond its own pod: "true" or nothing. */}}
+{{- define "preconf.takesPlaintext" -}}
+{{- $variables := keys (include "preconf.env" . | fromYaml) -}}
+{{- range .values.extraEnv }}{{ $variables = append $variables .name }}{{ end -}}
+{{- if or (has "PRECONF_INSECURE_PLAINTEXT" $variables) (has "--insecure-plaintext" .values.extraArgs) }}true{{ end -}}
+{{- end }}
+
+{{/* Whether a URL leads to the pod itself: "true" or nothing. */}}
+{{- define "preconf.isLoopback" -}}
+{{- if regexMatch "^[a-z]+://(localhost|127[.][0-9.]+|\\[::1\\])(:[0-9]+)?(/.*)?$" . }}true{{ end -}}
+{{- end }}
+
 {{/* Whether a component is part of the release: "true" or nothing. Takes (dict "root" $ "name" n). */}}
 {{- define "preconf.isEnabled" -}}
 {{- $table := include "preconf.table" .root | fromYaml -}}

@@ -110,6 +110,15 @@ the key to change.
 
 {{- define "preconf.validate.builder" -}}
 {{- $v := .root.Values -}}
+{{- $deadline := $v.builder.config.deadline -}}
+{{- $unit := ternary 1.0 1000.0 (hasSuffix "ms" $deadline) -}}
+{{- $deadlineMs := mulf (regexFind "^[0-9.]+" $deadline | float64) $unit -}}
+{{- if or (lt $deadlineMs 10.0) (gt $deadlineMs 600000.0) -}}
+{{- fail (printf "builder.config.deadline is %s: it may be 10ms to 600s." $deadline) -}}
+{{- end -}}
+{{- if ge (divf $deadlineMs (float64 $v.builder.config.flashblockIntervalMs) | floor) 9999.0 -}}
+{{- fail (printf "builder.config.deadline is %s with a flashblock every %d ms: a session has 10000 flashblocks at most." $deadline (int64 $v.builder.config.flashblockIntervalMs)) -}}
+{{- end -}}
 {{- if and (gt (int $v.builder.replicas) 1) (not (index .on "gateway")) -}}
 {{- fail "builder.replicas is 2 without gateway.enabled: the standby follows what is published through the gateways." -}}
 {{- end -}}
@@ -142,11 +151,10 @@ the key to change.
 {{- if not (or $config.cometbft.url $config.proposers.enabled) -}}
 {{- fail "payloadServer.config has neither cometbft.url nor proposers.enabled: it could not know whose turn it is." -}}
 {{- end -}}
-{{- $isLocal := regexMatch "^http://(localhost|127[.][0-9.]+|\\[::1\\])(:[0-9]+)?(/.*)?$" $config.cometbft.url -}}
 {{- if hasPrefix "https:" $config.cometbft.url -}}
 {{- fail "payloadServer.config.cometbft.url is https: the payload server asks the node in plaintext." -}}
 {{- end -}}
-{{- if $isLocal -}}
+{{- if include "preconf.isLoopback" $config.cometbft.url -}}
 {{- fail "payloadServer.config.cometbft.url is the payload server's own pod, where there is no node: name the node's Service or address." -}}
 {{- end -}}
 {{- if and $config.cometbft.url (not $config.cometbft.insecurePlaintext) -}}
@@ -170,6 +178,9 @@ the key to change.
 {{- end -}}
 {{- if and (regexMatch "(^|,)https://" (join "," $sequencers.urls)) (not $sequencers.caCert.existingSecret.name) -}}
 {{- fail "validatorSidecar.config.sequencers.caCert.existingSecret.name is not set: no other authority is trusted for https://." -}}
+{{- end -}}
+{{- if and $sequencers.caCert.existingSecret.name (not (regexMatch "(^|,)https://" (join "," $sequencers.urls))) -}}
+{{- fail "validatorSidecar.config.sequencers.caCert.existingSecret.name is set, and no url is https://: there would be no certificate to check." -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not $sequencers.networkPolicyTo) -}}
 {{- fail "validatorSidecar.config.sequencers.networkPolicyTo is empty, so no sequencer could be reached." -}}
@@ -271,6 +282,13 @@ the key to change.
 {{- include "preconf.validate.ownClient" . -}}
 {{- end -}}
 {{- $outside := include "preconf.outsidePeers" . | fromYaml -}}
+{{- if not (include "preconf.takesPlaintext" .) -}}
+{{- range $peer, $url := $outside -}}
+{{- if and (hasPrefix "http://" $url) (not (include "preconf.isLoopback" $url)) -}}
+{{- fail (printf "%s.config.%s is plaintext: give it as https://, or set PRECONF_INSECURE_PLAINTEXT in %s.extraEnv if nobody is on the way who could read or change what is said." $key $peer $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and $outside .root.Values.networkPolicy.enabled (not $v.networkPolicy.peersTo) -}}
 {{- fail (printf "%s.networkPolicy.peersTo is empty, so %s.config.%s could not be reached: name where it is." $key $key (keys $outside | sortAlpha | first)) -}}
 {{- end -}}
