@@ -1,4 +1,6 @@
-# docker buildx bake -f deploy/images/bake.hcl [--push] [SERVICE...]
+# REVISION=$(git rev-parse HEAD) docker buildx bake -f deploy/images/bake.hcl [--push] [SERVICE...]
+#
+# The revision is what `--version`, build_info and the labels say; git is not among what is built from.
 #
 # Each image carries a list of its parts (SBOM) and how it was made (provenance); they can be attached
 # only to what is pushed or written as OCI, so they are switched off for a local build with
