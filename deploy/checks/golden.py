@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Reduces a render to what can be compared: no keys, which differ each time, and no dashboards, which
-are compared where they are generated.
+are compared where they are generated. Of an alert, where its runbook is.
 
 usage: golden.py RENDERED > GOLDEN
 """
 import sys
 
 import yaml
+
+
+def runbook(annotations):
+    return annotations.get("runbook_url", annotations["runbook"])
 
 
 def main():
@@ -18,7 +22,7 @@ def main():
             doc["data"] = {name: "(generated)" for name in doc["data"]}
         if doc["kind"] == "PrometheusRule":
             for group in doc["spec"]["groups"]:
-                group["rules"] = [rule["alert"] for rule in group["rules"]]
+                group["rules"] = [{rule["alert"]: runbook(rule["annotations"])} for rule in group["rules"]]
     docs.sort(key=lambda doc: (doc["kind"], doc["metadata"]["name"]))
     yaml.safe_dump_all(docs, sys.stdout, sort_keys=True, width=110)
 
