@@ -23,9 +23,8 @@ PRECONF_TLS_CA: /etc/preconf/tls/ca.crt
 {{- end }}
 
 {{- define "preconf.env.signer" -}}
-{{- $builder := dict "root" .root "name" "builder" -}}
 PRECONF_LISTEN: https://{{ include "preconf.listen" (list . .table.links.sign.port) }}
-PRECONF_ALLOW_NAME: {{ join "," .values.config.allowNames | default (include "preconf.identity" $builder) }}
+PRECONF_ALLOW_NAME: {{ include "preconf.allowNames" (dict "root" .root "name" "builder" "more" .values.config.allowNames) }}
 PRECONF_CHAIN_ID: {{ .root.Values.chain.id | int64 | quote }}
 PRECONF_FLASHBLOCK_SIGNING_KEY: /etc/preconf/key/{{ include "preconf.signingKeyFile" . }}
 PRECONF_LEASE_MIN_MS: {{ .values.config.leaseMinMs | int64 | quote }}
@@ -56,7 +55,7 @@ PRECONF_FEED_LISTEN: https://{{ include "preconf.listen" (list . .table.links.fe
 PRECONF_INGRESS_LISTEN: https://{{ include "preconf.listen" (list . .table.links.ingress.port) }}
 {{- if include "preconf.isServed" (dict "root" .root "name" "builder" "link" "payload") }}
 PRECONF_PAYLOADS_LISTEN: https://{{ include "preconf.listen" (list . .table.links.payload.port) }}
-PRECONF_PAYLOADS_ALLOW_NAME: {{ join "," $config.payloads.allowNames | default (include "preconf.identity" (dict "root" .root "name" "payload-server")) }}
+PRECONF_PAYLOADS_ALLOW_NAME: {{ include "preconf.allowNames" (dict "root" .root "name" "payload-server" "more" $config.payloads.allowNames) }}
 {{- with $config.payloads.slotRule }}
 PRECONF_SLOT_RULE: {{ . | quote }}
 {{- end }}
@@ -104,7 +103,6 @@ PRECONF_MAX_LAG_MS: {{ $config.maxLagMs | int64 | quote }}
 {{- define "preconf.env.consumer" -}}
 {{- $config := .values.config -}}
 {{- $client := include "preconf.executionClient" . | fromYaml -}}
-{{- $overlay := dict "root" .root "name" "rpc-overlay" -}}
 PRECONF_FLASHBLOCKS_URL: {{ $config.feed | default (include "preconf.linkUrl" (dict "root" .root "to" "gateway" "link" "feed")) }}
 PRECONF_SEQUENCER_PUBKEY: {{ join "," .root.Values.chain.sequencerPublicKeys | quote }}
 PRECONF_POLICY: {{ $config.policy }}
@@ -117,7 +115,7 @@ PRECONF_EXECUTION_WS_URL: {{ . | quote }}
 PRECONF_EXECUTION_TIMEOUT_MS: {{ $config.executionTimeoutMs | int64 | quote }}
 PRECONF_EXECUTION_MAX_BATCH: {{ $config.executionMaxBatch | int64 | quote }}
 PRECONF_PENDING_LISTEN: https://{{ include "preconf.listen" (list . .table.links.pending.port) }}
-PRECONF_ALLOW_NAME: {{ join "," $config.allowNames | default (include "preconf.identity" $overlay) }}
+PRECONF_ALLOW_NAME: {{ include "preconf.allowNames" (dict "root" .root "name" "rpc-overlay" "more" $config.allowNames) }}
 PRECONF_MAX_OVERLAYS: {{ $config.maxOverlays | int64 | quote }}
 PRECONF_MAX_SESSIONS: {{ $config.maxSessions | int64 | quote }}
 PRECONF_MAX_SESSION_BYTES: {{ $config.maxSessionBytes | int64 | quote }}

@@ -85,6 +85,13 @@ app.kubernetes.io/part-of: preconf
 {{- with .root.Values.tls.identitySuffix }}.{{ . }}{{ end }}
 {{- end }}
 
+{{/* Who may use a link: the component of the release that does, if there is one, and the names that are given. */}}
+{{- define "preconf.allowNames" -}}
+{{- $names := list -}}
+{{- if or (include "preconf.isEnabled" .) (not .more) }}{{ $names = list (include "preconf.identity" .) }}{{ end -}}
+{{ concat $names .more | uniq | join "," }}
+{{- end }}
+
 {{/* The URL of a link of another component: (dict "root" $ "to" "builder" "link" "feed"). */}}
 {{- define "preconf.linkUrl" -}}
 {{- $table := include "preconf.table" .root | fromYaml -}}

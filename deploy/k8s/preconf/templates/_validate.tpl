@@ -119,6 +119,9 @@ the key to change.
 {{- if ge (divf $deadlineMs (float64 $v.builder.config.flashblockIntervalMs) | floor) 9999.0 -}}
 {{- fail (printf "builder.config.deadline is %s with a flashblock every %d ms: a session has 10000 flashblocks at most." $deadline (int64 $v.builder.config.flashblockIntervalMs)) -}}
 {{- end -}}
+{{- if and $v.builder.config.payloads.enabled (not (index .on "payload-server")) (not $v.builder.config.payloads.allowNames) -}}
+{{- fail "builder.config.payloads.enabled is on without builder.config.payloads.allowNames, and this release has no payload server: nobody could use the port." -}}
+{{- end -}}
 {{- if and (gt (int $v.builder.replicas) 1) (not (index .on "gateway")) -}}
 {{- fail "builder.replicas is 2 without gateway.enabled: the standby follows what is published through the gateways." -}}
 {{- end -}}
@@ -376,6 +379,9 @@ the key to change.
 {{- if not (include "preconf.isServed" (dict "root" $.root "name" $.name "link" $link)) -}}
 {{- fail (printf "%s.outside.links has %s, which is not served: see %s.config." $key $link $key) -}}
 {{- end -}}
+{{- end -}}
+{{- if and (has "pending" $outside.links) (not .values.config.allowNames) (not (include "preconf.isEnabled" (dict "root" .root "name" "rpc-overlay"))) -}}
+{{- fail (printf "%s.outside.links has pending without %s.config.allowNames, and this release has no overlay: nobody could use it." $key $key) -}}
 {{- end -}}
 {{- if and $outside.links .root.Values.networkPolicy.enabled (not $outside.from) -}}
 {{- fail (printf "%s.outside.from is empty, so nobody could reach %s.outside.links: name who may." $key $key) -}}
