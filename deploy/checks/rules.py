@@ -21,6 +21,8 @@ def main():
                 for rule in group["rules"]:
                     if left := re.search(r"\b[A-Z]{3,}(_[A-Z]+)*\b", f"{rule['expr']} {rule['labels']}"):
                         sys.exit(f"{rule['alert']} still says {left.group()}")
+                    if re.search(r"\bcount\b.* < 1\s*$", rule["expr"], re.S):
+                        sys.exit(f"{rule['alert']} of {rule['labels']['component']} can never fire: what is counted is there")
                 (folder / f"{group['name']}.yaml").write_text(yaml.safe_dump({"groups": [group]}))
 
 
