@@ -8,6 +8,7 @@ Every pod is under the restricted profile, and under a few rules of our own. The
 evaluated for every pair of pods, and for strangers around them; what can be reached has to be what
 the file REACH says, no less and no more.
 """
+import re
 import sys
 
 import yaml
@@ -126,7 +127,11 @@ def check_container(container, context, is_serving):
                 yield f"has no {probe} on the health port"
     for key in ("env", "ports", "volumeMounts"):
         yield from (f"{key} has {name} twice" for name in twice(container.get(key)))
+    known = set()
     for entry in container.get("env") or []:
+        for name in set(re.findall(r"(?<!\$)\$\((\w+)\)", str(entry.get("value", "")))) - known:
+            yield f"variable {entry['name']} refers to {name}, which is not before it"
+        known.add(entry["name"])
         is_path = str(entry.get("value", "")).startswith("/")
         if entry.get("value") and not is_path and any(w in entry["name"] for w in SECRET_WORDS):
             yield f"variable {entry['name']} looks like a secret"

@@ -120,7 +120,8 @@ topologySpreadConstraints:
 
 {{/*
 Our own variables, then those of OpenTelemetry, then the operator's, which take the place of ours: a list
-with one name twice is refused where objects are applied by the server.
+with one name twice is refused where objects are applied by the server. A variable knows only those before
+it, so OTEL_RESOURCE_ATTRIBUTES, which refers to others that may be the operator's, comes last.
 */}}
 {{- define "preconf.envEntries" -}}
 {{- $env := include "preconf.env" . | fromYaml -}}
@@ -142,9 +143,11 @@ with one name twice is refused where objects are applied by the server.
 {{- with .values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- if and .root.Values.tracing.enabled (not (has "OTEL_RESOURCE_ATTRIBUTES" $theirs)) }}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: {{ include "preconf.otelResource" . | quote }}}
+{{- end }}
 {{- end }}
 
-{{/* OTEL_RESOURCE_ATTRIBUTES refers to those before it, so it comes last. */}}
 {{- define "preconf.otelEnv" -}}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ .root.Values.tracing.endpoint | quote }}
@@ -166,8 +169,6 @@ with one name twice is refused where objects are applied by the server.
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: OTEL_K8S_POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
-- name: OTEL_RESOURCE_ATTRIBUTES
-  value: {{ include "preconf.otelResource" . | quote }}
 {{- end }}
 
 {{- define "preconf.otelResource" -}}
