@@ -3,6 +3,8 @@
 are compared where they are generated. Of an alert, where its runbook is.
 
 usage: golden.py RENDERED > GOLDEN
+
+A key that a map has twice is refused: an API server refuses it, or takes either of them.
 """
 import sys
 
@@ -13,8 +15,18 @@ def runbook(annotations):
     return annotations.get("runbook_url", annotations["runbook"])
 
 
+class Loader(yaml.SafeLoader):
+    """Takes no map that has a key twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            sys.exit(f"{sys.argv[1]}: {', '.join(sorted(twice))} is there twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def main():
-    docs = [d for d in yaml.safe_load_all(open(sys.argv[1])) if d]
+    docs = [d for d in yaml.load_all(open(sys.argv[1]), Loader) if d]
     for doc in docs:
         if doc["kind"] == "Secret":
             doc["data"] = {name: "(generated)" for name in doc["data"]}

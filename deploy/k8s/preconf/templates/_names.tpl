@@ -47,6 +47,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* The same with others, which may be among commonLabels: (dict "root" $ "more" labels). */}}
+{{- define "preconf.labelsWith" -}}
+{{ mergeOverwrite (include "preconf.commonLabels" .root | fromYaml) (.more | default dict) | toYaml }}
+{{- end }}
+
 {{- define "preconf.labels" -}}
 {{ include "preconf.commonLabels" .root }}
 app.kubernetes.io/component: {{ .name }}
@@ -56,7 +61,7 @@ app.kubernetes.io/component: {{ .name }}
 {{- define "preconf.podLabels" -}}
 {{ include "preconf.selectorLabels" . }}
 app.kubernetes.io/part-of: preconf
-{{- with .root.Values.commonLabels }}
+{{- with mergeOverwrite (deepCopy .root.Values.commonLabels) (.values.podLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}

@@ -4,9 +4,6 @@
 metadata:
   labels:
     {{- include "preconf.podLabels" . | nindent 4 }}
-    {{- with .values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
   {{- with trim (include "preconf.podAnnotations" .) }}
   annotations:
     {{- . | nindent 4 }}
