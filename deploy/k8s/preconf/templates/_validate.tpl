@@ -24,6 +24,18 @@ the key to change.
 {{- if and $genesis.inline $genesis.existingConfigMap.name -}}
 {{- fail "chain.genesis.inline and chain.genesis.existingConfigMap.name are both set: there is one genesis." -}}
 {{- end -}}
+{{- if $genesis.inline -}}
+{{- $config := fromJson $genesis.inline | dig "config" dict -}}
+{{- if not (hasKey $config "chainId") -}}
+{{- fail "chain.genesis.inline is no JSON with a config.chainId: give the file with --set-file." -}}
+{{- end -}}
+{{- if and $v.chain.id (kindIs "float64" $config.chainId) (ne (int64 $config.chainId) (int64 $v.chain.id)) -}}
+{{- fail (printf "chain.genesis.inline is of chain %d, and chain.id is %d." (int64 $config.chainId) (int64 $v.chain.id)) -}}
+{{- end -}}
+{{- if and (index $on "builder") (include "preconf.isServed" (dict "root" . "name" "builder" "link" "payload")) (not $v.builder.config.payloads.slotRule) (not $config.berachain) -}}
+{{- fail "builder.config.payloads.slotRule is not set, and chain.genesis.inline is not of a Berachain: which slot is a block for?" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (or (index $on "gateway") (index $on "consumer")) (not $v.chain.sequencerPublicKeys) -}}
 {{- fail "chain.sequencerPublicKeys is empty: gateway and consumer believe nothing that is not signed." -}}
 {{- end -}}
