@@ -42,10 +42,10 @@ impl Payloads {
     }
 
     /// The newest build for this slot after this beacon block.
-    fn build(&self, request: &PayloadRequest) -> Option<Attributed> {
+    async fn build(&self, request: &PayloadRequest) -> Option<Attributed> {
         let build = self.sequencer.builds.after_beacon_block(request.parent_block_root)?;
         let slot = match self.slots {
-            SlotRule::Number => build.number,
+            SlotRule::Number => self.sequencer.number(&build).await,
             SlotRule::Time { .. } => self.slots.slot(0, build.timestamp),
         };
         (slot == Some(request.slot)).then_some(build)
@@ -75,7 +75,7 @@ impl PayloadService for Payloads {
     async fn payload(&self, request: PayloadRequest) -> Result<PayloadResponse, NoPayload> {
         let mut absence = Absence::NoBuild;
         for attempt in 1..=TRIES {
-            if let Some(build) = self.build(&request) {
+            if let Some(build) = self.build(&request).await {
                 match self.seal(build).await {
                     Ok(payload) => {
                         if attempt > 1 {

@@ -75,6 +75,8 @@ use opening::{next_block, opening, wire_id};
 
 /// How often a head that the execution client has called VALID is asked for.
 const HEAD_ATTEMPTS: usize = 3;
+/// How long the execution client may take to say which number a block has.
+const NUMBER: Duration = Duration::from_millis(200);
 /// How long following the chain back to the head before may take.
 const WALK: Duration = Duration::from_secs(1);
 /// How many questions of the build thread are asked at once. State that is not asked for is not
@@ -186,6 +188,7 @@ impl EngineHooks for Sequencer {
                 aliases: Vec::new(),
                 theirs: Theirs::Told(answer.payload_id),
                 parent: head,
+                number: self.number_after(head),
                 attributes: attributes.clone(),
             });
             self.give_up_others(head, Some(build));
@@ -237,6 +240,30 @@ impl Sequencer {
         // A thread that is gone has no build either.
         let _ = self.orders.give(Order::Drop { build });
         slot.say(Outgoing::Abandon { build, reason });
+    }
+
+    /// The number of the block after this one, if it is known here.
+    fn number_after(&self, parent: B256) -> Option<u64> {
+        let is_parent = |head: &&HeadState| head.cache.block().1 == parent;
+        let head = self.head.borrow().as_ref().filter(is_parent).map(|head| head.header.number);
+        let number = head.or_else(|| Some(self.builds.sealed(parent)?.header.number))?;
+        Some(number + 1)
+    }
+
+    /// The number of a build's block. A build that was never open may have none, though the execution
+    /// client has a payload for it: then that client is asked for the parent's.
+    pub(crate) async fn number(&self, build: &Attributed) -> Option<u64> {
+        if build.number.is_some() {
+            return build.number;
+        }
+        let parent = timeout(NUMBER, self.urgent.upstream().header(build.parent)).await;
+        let parent = parent.ok()?.inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            warn!(parent = %build.parent, error, "the number of a build's block is not known");
+        });
+        let number = parent.ok()??.number + 1;
+        self.builds.numbered(build.build, number);
+        Some(number)
     }
 
     /// Gives up what is being built.

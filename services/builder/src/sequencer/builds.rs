@@ -60,7 +60,7 @@ struct Record {
     theirs: Theirs,
     parent: B256,
     attributes: Attributes,
-    /// The number of its block, once it is open.
+    /// The number of its block, once it is known.
     number: Option<u64>,
     /// What it reads, once it is open.
     cache: Option<StateCache>,
@@ -97,6 +97,8 @@ pub(super) struct NewWish {
     pub(super) aliases: Vec<PayloadId>,
     pub(super) theirs: Theirs,
     pub(super) parent: B256,
+    /// The number of its block, if it is known.
+    pub(super) number: Option<u64>,
     pub(super) attributes: Attributes,
 }
 
@@ -128,10 +130,12 @@ pub(super) struct Newest {
 /// A build as it is known by its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributed {
+    pub(super) build: BuildId,
     /// What the Engine API calls it.
     pub(crate) id: PayloadId,
-    /// The number of its block, once it is open.
-    pub(crate) number: Option<u64>,
+    pub(super) parent: B256,
+    /// The number of its block, once it is known.
+    pub(super) number: Option<u64>,
     /// Of its block.
     pub(crate) timestamp: u64,
 }
@@ -203,7 +207,7 @@ impl Builds {
 
     /// Gives a new build its number.
     pub(super) fn register(&self, wish: NewWish) -> BuildId {
-        let NewWish { id, aliases, theirs, parent, attributes } = wish;
+        let NewWish { id, aliases, theirs, parent, number, attributes } = wish;
         let mut records = self.0.lock();
         records.last += 1;
         let build = BuildId(records.last);
@@ -219,7 +223,7 @@ impl Builds {
             theirs,
             parent,
             attributes,
-            number: None,
+            number,
             cache: None,
             held: None,
             end: None,
@@ -385,8 +389,16 @@ impl Builds {
         let after =
             |record: &&Record| record.attributes.common.parent_beacon_block_root == Some(root);
         let record = records.kept.iter().rev().find(after)?;
-        let (id, number) = (record.id, record.number);
-        Some(Attributed { id, number, timestamp: record.attributes.common.timestamp })
+        let Record { build, id, parent, number, .. } = *record;
+        let timestamp = record.attributes.common.timestamp;
+        Some(Attributed { build, id, parent, number, timestamp })
+    }
+
+    /// The number of a build's block has become known.
+    pub(super) fn numbered(&self, build: BuildId, number: u64) {
+        if let Some(record) = self.0.lock().get(build) {
+            record.number = Some(number);
+        }
     }
 
     /// The sealed block with this hash.

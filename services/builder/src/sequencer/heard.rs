@@ -189,6 +189,7 @@ impl Sequencer {
             aliases: aiming.iter().map(|attributes| attributes.id(head)).collect(),
             theirs: Theirs::Guessed(attributes.ids_of_clients(head, &aiming)),
             parent: head,
+            number: Some(opening.base.block_number),
             attributes: attributes.clone(),
         });
         debug!(build = build.0, %id, "follows another builder's block");

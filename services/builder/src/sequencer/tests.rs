@@ -162,7 +162,7 @@ fn wish(build: BuildId, attributes: Attributes) -> Wish {
 /// A wish for a block on block 0, which the execution client calls this.
 fn new_wish(attributes: Attributes, theirs: Option<PayloadId>) -> NewWish {
     let (id, theirs) = (attributes.id(hash(0)), Theirs::Told(theirs));
-    NewWish { id, aliases: Vec::new(), theirs, parent: hash(0), attributes }
+    NewWish { id, aliases: Vec::new(), theirs, parent: hash(0), number: None, attributes }
 }
 
 fn attributes(timestamp: u64) -> Attributes {

@@ -1,6 +1,8 @@
 //! How builds end that no consensus client and no signer ends: what each is counted as, what readers
 //! of the feed are told, and what is asked of the execution client.
 
+use std::num::NonZeroU64;
+
 use preconf_assembly::{Completion, Effect, Failure};
 use preconf_chassis::Shutdown;
 use preconf_evm::ExecutionError;
@@ -10,6 +12,10 @@ use crate::{publisher::Published, sealing::SealError};
 
 const CANCUN: &str = r#""shanghaiTime":0,"cancunTime":0,"blobSchedule":{"cancun":{"target":3,
     "max":6,"baseFeeUpdateFraction":3338477}}"#;
+
+/// In both of them the block of second 12 after the genesis is for slot 1.
+const RULES: [SlotRule; 2] =
+    [SlotRule::Number, SlotRule::Time { genesis: 0, seconds: NonZeroU64::new(12).unwrap() }];
 
 impl Bench {
     /// One on a chain that has payloads which can be asked for.
@@ -43,6 +49,14 @@ impl Bench {
             }
         };
         timeout(DEADLINE, ended).await.unwrap();
+    }
+
+    /// A build on the genesis that ends before it is open. The execution client has a payload for it.
+    async fn wish_for_slot_1(&self) {
+        let head = self.sequencer.spec.genesis_hash();
+        let id = self.forkchoice(head, Some(attributes(12))).await.unwrap();
+        self.sequencer.builds.told(id, Some(PayloadId::new([1; 8])));
+        self.sequencer.give_up_all(AbandonReason::ExecutionFailed);
     }
 
     /// The one build has ended so, and is counted once.
@@ -312,7 +326,9 @@ async fn a_sealed_block_that_nobody_published_is_handed_out_if_there_is_no_other
 async fn a_payload_that_is_absent_is_asked_for_five_times_and_one_that_cannot_be_read_once() {
     let unreadable = json!({ "executionPayload": null });
     let absent = NoPayload::Absent(Absence::NotAvailable);
-    for (answer, times, outcome) in [(None, 5, absent), (Some(unreadable), 1, NoPayload::Failed)] {
+    let cases = [(None, 5, absent), (Some(unreadable), 1, NoPayload::Failed)];
+    let cases = cases.into_iter().flat_map(|case| RULES.map(|slots| (slots, case.clone())));
+    for (slots, (answer, times, outcome)) in cases {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
         let bench = Bench::on_cancun(move |method, _| match method {
@@ -323,15 +339,49 @@ async fn a_payload_that_is_absent_is_asked_for_five_times_and_one_that_cannot_be
             other => nothing(other),
         })
         .await;
-        let wish = new_wish(attributes(12), Some(PayloadId::new([1; 8])));
-        let build = bench.sequencer.builds.register(wish);
-        bench.sequencer.end(build, AbandonReason::SealFailed);
-        let slots = SlotRule::Time { genesis: 0, seconds: 12.try_into().unwrap() };
+        bench.sequencer.learn_head(bench.genesis()).await;
+        bench.wish_for_slot_1().await;
         let payloads = Payloads::new(&bench.sequencer, slots);
 
         let request = PayloadRequest { slot: 1, parent_block_root: B256::ZERO };
-        assert_eq!(payloads.payload(request).await, Err(outcome));
-        assert_eq!(asked.load(Ordering::SeqCst), times);
+        assert_eq!(payloads.payload(request).await, Err(outcome), "{slots}");
+        assert_eq!(asked.load(Ordering::SeqCst), times, "{slots}");
+    }
+}
+
+#[tokio::test]
+async fn a_block_whose_head_was_never_read_is_found_by_its_slot_and_no_other() {
+    let genesis = GENESIS.replace("\"shanghaiTime\":0", CANCUN);
+    let spec = ChainSpec::from_genesis_json(&genesis).unwrap();
+    let block = spec.genesis_block();
+    let theirs = envelope_v3(to_payload(&block), U256::from(7), Default::default());
+    let theirs = serde_json::to_value(&theirs).unwrap();
+    let shown = RpcBlock::with_transactions(&block, spec.genesis_hash(), &[]);
+    let shown = serde_json::to_value(shown).unwrap();
+    let answers = Arc::new(AtomicBool::new(false));
+    let can_answer = answers.clone();
+    let bench = Bench::on_cancun(move |method, _| match method {
+        "engine_getPayloadV3" => Some(theirs.clone()),
+        "eth_getBlockByHash" if can_answer.load(Ordering::SeqCst) => Some(shown.clone()),
+        other => nothing(other),
+    })
+    .await;
+    bench.wish_for_slot_1().await;
+    for slots in RULES {
+        let payloads = Payloads::new(&bench.sequencer, slots);
+        let is_known = matches!(slots, SlotRule::Time { .. });
+        let ask = async |slot| {
+            let request = PayloadRequest { slot, parent_block_root: B256::ZERO };
+            payloads.payload(request).await.map(|payload| payload.block_value)
+        };
+        answers.store(false, Ordering::SeqCst);
+        assert_eq!(ask(1).await.is_ok(), is_known, "{slots}");
+        answers.store(true, Ordering::SeqCst);
+        assert_eq!(ask(2).await, Err(Absence::NoBuild.into()), "{slots}");
+        assert_eq!(ask(1).await, Ok(U256::from(7)), "{slots}");
+        // It is not asked for again.
+        answers.store(false, Ordering::SeqCst);
+        assert_eq!(ask(1).await, Ok(U256::from(7)), "{slots}");
     }
 }
 
