@@ -19,7 +19,7 @@ const NOW: u64 = 1_760_000_000;
 /// If anything is accepted that does not mean what it says.
 pub fn fuzz_bodies(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    check_token(text.trim());
+    check_token(text.trim().as_bytes());
     check_header(bytes);
     check_request(bytes);
     check_body(bytes);
@@ -37,7 +37,7 @@ pub fn fuzz_bodies(bytes: &[u8]) {
     let _ = serde_json::from_slice::<ErrorBody>(bytes);
 }
 
-fn check_token(token: &str) {
+fn check_token(token: &[u8]) {
     let validators = [1, 2].map(|id| (ValidatorPubkey([id; 48]), [id; 32]));
     let listed = validators.map(|(pubkey, secret)| {
         let secret = alloy_primitives::hex::encode_prefixed(secret);
@@ -46,6 +46,7 @@ fn check_token(token: &str) {
     let listed = ValidatorSecrets::parse(&format!("{{{}}}", listed.join(",")))
         .expect("two validators with their secrets");
     let Ok(pubkey) = listed.identify(token, NOW) else { return };
+    let token = str::from_utf8(token).expect("a token is text");
     for (known, secret) in validators {
         let verified = ValidatorSecret::from_bytes(secret).verify(token, NOW).is_ok();
         assert_eq!(verified, known == pubkey);
@@ -59,11 +60,11 @@ fn check_header(bytes: &[u8]) {
     let scheme = bytes.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
     match bearer(&headers) {
         Ok(token) => {
-            assert!(scheme && token.as_bytes() == &bytes[7..]);
+            assert!(scheme && token == &bytes[7..]);
             check_token(token);
         }
         Err(BearerError::Missing) => assert!(bytes.is_empty()),
-        Err(BearerError::Form) => assert!(!(bytes.is_empty() || scheme && bytes.is_ascii())),
+        Err(BearerError::Form) => assert!(!(bytes.is_empty() || scheme)),
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
 
         #[test]
         fn a_header_bears_a_token_after_its_scheme(
-            scheme in "[Bb]earer|BEARER|Basic|bearer:|", space in " {0,2}", token in "[ -~]{0,40}",
+            scheme in "[Bb]earer|BEARER|Basic|bearer:|é|", space in " {0,2}", token in "[ -~é]{0,40}",
         ) {
             fuzz_bodies(format!("{scheme}{space}{token}").as_bytes());
         }

@@ -175,7 +175,7 @@ impl ValidatorSecrets {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn identify(&self, token: &str, now_unix: u64) -> Result<ValidatorPubkey, TokenError> {
+    pub fn identify(&self, token: &[u8], now_unix: u64) -> Result<ValidatorPubkey, TokenError> {
         let token = Token::parse(token)?;
         let (pubkey, _) =
             self.0.iter().find(|(_, secret)| token.is_by(secret)).ok_or(TokenError::Signature)?;

@@ -55,17 +55,16 @@ pub enum BearerError {
     Form,
 }
 
-/// The token that a request bears.
+/// The token that a request bears, whatever bytes it has.
 ///
 /// # Errors
 /// If it bears none.
-pub fn bearer(headers: &HeaderMap) -> Result<&str, BearerError> {
+pub fn bearer(headers: &HeaderMap) -> Result<&[u8], BearerError> {
     let value = headers.get(AUTHORIZATION).filter(|value| !value.is_empty());
-    let value = value.ok_or(BearerError::Missing)?.to_str().map_err(|_| BearerError::Form)?;
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
-        Some(_) | None => Err(BearerError::Form),
-    }
+    let value = value.ok_or(BearerError::Missing)?.as_bytes();
+    let space = value.iter().position(|byte| *byte == b' ').ok_or(BearerError::Form)?;
+    let (scheme, token) = (&value[..space], &value[space + 1..]);
+    if scheme.eq_ignore_ascii_case(b"bearer") { Ok(token) } else { Err(BearerError::Form) }
 }
 
 /// A text that is no secret. The text is not repeated.
@@ -128,7 +127,7 @@ impl ValidatorSecret {
     /// # Errors
     /// Why it is refused.
     pub fn verify(&self, token: &str, now_unix: u64) -> Result<(), TokenError> {
-        let token = Token::parse(token)?;
+        let token = Token::parse(token.as_bytes())?;
         if !token.is_by(self) {
             return Err(TokenError::Signature);
         }
@@ -151,10 +150,11 @@ pub(crate) struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    pub(crate) fn parse(token: &'a str) -> Result<Self, TokenError> {
+    pub(crate) fn parse(token: &'a [u8]) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
+        let token = str::from_utf8(token).map_err(|_| TokenError::Malformed)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         let hmacs = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
         if !hmacs.contains(&header.alg) {

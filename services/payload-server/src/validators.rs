@@ -56,7 +56,7 @@ impl Validators {
     ///
     /// # Errors
     /// Why it is refused.
-    pub(crate) fn identify(&self, token: &str, now_unix: u64) -> Result<Caller, TokenError> {
+    pub(crate) fn identify(&self, token: &[u8], now_unix: u64) -> Result<Caller, TokenError> {
         let known = Arc::clone(&self.known.read());
         let pubkey = known.secrets.identify(token, now_unix)?;
         Ok(Caller {
