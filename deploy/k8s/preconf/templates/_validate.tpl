@@ -268,6 +268,23 @@ the key to change.
 {{- end -}}
 {{- end }}
 
+{{/* Every URL that a component is told: its port is one. */}}
+{{- define "preconf.validate.urls" -}}
+{{- $urls := values (include "preconf.outsidePeers" . | fromYaml) -}}
+{{- if hasKey .values.config "executionClient" -}}
+{{- $client := include "preconf.executionClient" . | fromYaml -}}
+{{- $urls = concat $urls (list $client.url $client.wsUrl $client.engineUrl) -}}
+{{- end -}}
+{{- $urls = append $urls (dig "cometbft" "url" "" .values.config) -}}
+{{- $urls = concat $urls (dig "sequencers" "urls" list .values.config) -}}
+{{- if .root.Values.tracing.enabled }}{{ $urls = append $urls .root.Values.tracing.endpoint }}{{ end -}}
+{{- range compact $urls -}}
+{{- if gt (include "preconf.urlPort" . | int) 65535 -}}
+{{- fail (printf "%s has a port above 65535 (%s)." . $.table.values) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* What goes for every component. */}}
 {{- define "preconf.validate.component" -}}
 {{- $key := .table.values -}}
@@ -307,6 +324,7 @@ the key to change.
 {{- if and $outside .root.Values.networkPolicy.enabled (not $v.networkPolicy.peersTo) -}}
 {{- fail (printf "%s.networkPolicy.peersTo is empty, so %s.config.%s could not be reached: name where it is." $key $key (keys $outside | sortAlpha | first)) -}}
 {{- end -}}
+{{- include "preconf.validate.urls" . -}}
 {{- if .table.public -}}
 {{- include "preconf.validate.public" . -}}
 {{- else -}}
