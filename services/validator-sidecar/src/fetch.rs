@@ -2,9 +2,10 @@
 //! alone.
 //!
 //! What comes back has only been decoded. It is handed out in the order of arrival, one at a time:
-//! while one payload is decoded or looked at, nobody else is asked; if it is no good, the race goes
-//! on. In the whole process one answer is decoded at a time: of those that nobody waits for any
-//! more, no more than one takes memory and time.
+//! while one payload is decoded or looked at, nobody else is asked or read; if it is no good, the race
+//! goes on. What a block takes of memory is bounded: for each sequencer of the list the bytes of one
+//! answer, as many as an answer may have (of two, if it is the only one), and in the whole process one
+//! answer that is decoded, whether anybody still waits for it or not.
 //!
 //! Silent is who had its time and sent no answer. Whose request was cut short, because the time of
 //! the block was spent on something else, is not.

@@ -1,24 +1,23 @@
 //! Which sequencer is asked when: in the order of the list, the next one as soon as one has failed,
 //! or beside one that takes long.
 //!
-//! At most two are asked at a time, and a list of one is asked twice: the second request takes
-//! another connection. Whoever has answered, or refused, is not asked again for the same block.
+//! However many are silent, the next one is asked as soon as each of them has had its time: those that
+//! swallow what they are sent do not shut out the one that would answer. A list of one is asked twice:
+//! the second request takes another connection. Whoever has answered, or refused, is not asked again
+//! for the same block. So no more requests are under way than there are sequencers, or two.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How many are asked at a time.
-const AT_A_TIME: usize = 2;
-
 /// The state of one race. Sequencers are known by their place in the list.
 #[derive(Debug)]
 pub(crate) struct Race {
     waiting: VecDeque<usize>,
-    running: Vec<usize>,
+    /// Those that are being asked, and since when.
+    running: Vec<(usize, Instant)>,
     patience: Duration,
-    last_asked: Option<Instant>,
 }
 
 /// What is to be done.
@@ -49,7 +48,7 @@ impl Race {
     pub(crate) fn new(sequencers: usize, patience: Duration) -> Self {
         let second = usize::from(sequencers == 1);
         let waiting = (0..sequencers).chain((0..sequencers).take(second)).collect();
-        Self { waiting, running: Vec::new(), patience, last_asked: None }
+        Self { waiting, running: Vec::new(), patience }
     }
 
     /// What is to be done now.
@@ -57,22 +56,18 @@ impl Race {
         if self.waiting.is_empty() {
             return if self.running.is_empty() { Step::Over } else { Step::Wait };
         }
-        if self.running.len() >= AT_A_TIME {
-            return Step::Wait;
-        }
-        let due = self.last_asked.map_or(now, |last| last + self.patience);
-        if !self.running.is_empty() && now < due {
+        let last_asked = self.running.iter().map(|(_, at)| *at).max();
+        if let Some(due) = last_asked.map(|last| last + self.patience).filter(|due| now < *due) {
             return Step::WaitUntil(due);
         }
         let next = self.waiting.pop_front().expect("it was found not to be empty");
-        self.running.push(next);
-        self.last_asked = Some(now);
+        self.running.push((next, now));
         Step::Ask(next)
     }
 
     /// A request has ended.
     pub(crate) fn ended(&mut self, sequencer: usize, end: End) {
-        if let Some(at) = self.running.iter().position(|running| *running == sequencer) {
+        if let Some(at) = self.running.iter().position(|(running, _)| *running == sequencer) {
             self.running.swap_remove(at);
         }
         match end {
@@ -90,18 +85,32 @@ mod tests {
     const PATIENCE: Duration = Duration::from_millis(150);
 
     #[test]
-    fn the_second_is_asked_beside_a_slow_first_and_the_third_only_when_one_has_failed() {
+    fn the_next_is_asked_beside_those_that_are_slow_however_many_they_are() {
         let (mut race, now) = (Race::new(3, PATIENCE), Instant::now());
         assert_eq!(race.step(now), Ask(0));
         assert_eq!(race.step(now), WaitUntil(now + PATIENCE));
         let later = now + PATIENCE;
         assert_eq!(race.step(later), Ask(1));
-        assert_eq!(race.step(later + 2 * PATIENCE), Wait);
+        assert_eq!(race.step(later), WaitUntil(later + PATIENCE));
+        let last = later + PATIENCE;
+        assert_eq!(race.step(last), Ask(2));
+        assert_eq!(race.step(last + 2 * PATIENCE), Wait);
         race.ended(0, End::Silent);
-        assert_eq!(race.step(later + 2 * PATIENCE), Ask(2));
         race.ended(1, End::Settled);
         race.ended(2, End::Silent);
-        assert_eq!(race.step(later + 2 * PATIENCE), Over);
+        assert_eq!(race.step(last + 2 * PATIENCE), Over);
+    }
+
+    #[test]
+    fn whoever_failed_or_was_not_asked_at_all_does_not_delay_the_next() {
+        let (mut race, now) = (Race::new(4, PATIENCE), Instant::now());
+        assert_eq!(race.step(now), Ask(0));
+        let later = now + PATIENCE;
+        assert_eq!(race.step(later), Ask(1));
+        race.ended(1, End::Settled);
+        assert_eq!(race.step(later), Ask(2));
+        race.ended(2, End::Silent);
+        assert_eq!(race.step(later), Ask(3));
     }
 
     #[test]

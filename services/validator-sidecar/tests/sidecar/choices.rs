@@ -129,6 +129,27 @@ async fn the_second_is_asked_if_the_first_is_silent_or_wrong_or_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_that_swallow_everything_do_not_shut_out_the_one_that_answers() {
+    let world = World::start().await;
+    let good = world.built(&world.attributes).await.to_json();
+    let good = Sequencer::start(Answer::ok(good)).await;
+    let silent = [Sequencer::start(Answer::Silence).await, Sequencer::start(Answer::Silence).await];
+    let urls = [silent[0].url(), silent[1].url(), good.url()];
+    // Within the default budget, which a busy machine may spend otherwise. Each sidecar is a new one:
+    // nobody is left alone yet.
+    for _ in 0..10 {
+        let sidecar = world.sidecar(&urls, &[]).await;
+        let is_theirs = world.propose(&sidecar).await;
+        assert_eq!(sidecar.metric("sequencers_lost"), 0.0);
+        sidecar.stop().await;
+        if is_theirs {
+            return;
+        }
+    }
+    panic!("the third was asked {} times", good.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_answer_is_soon_not_asked_any_more() {
     let world = World::start().await;
     let sequencer = Sequencer::start(Answer::HangUp).await;
