@@ -106,7 +106,7 @@ pub struct ProxyStatus {
     /// Hooks that panicked or ran out of time, since the start.
     pub faults: u64,
     /// Calls of an intercepted method that were forwarded unseen because they hold something that
-    /// we do not know.
+    /// we do not know, or are of a version that came after those that we know.
     pub not_understood: u64,
     /// Requests that the execution client did not answer.
     pub unanswered: u64,

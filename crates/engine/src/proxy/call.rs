@@ -35,9 +35,10 @@ pub(super) enum Call {
     Forkchoice { id: Box<RawValue>, call: Box<ForkchoiceCall> },
     /// A request for a payload.
     GetPayload { id: Box<RawValue>, version: PayloadVersion, payload: PayloadId },
-    /// A method that we intercept, with something in it that we do not know.
+    /// A method that we intercept, with something in it that we do not know, or of a version that
+    /// came after those.
     NotUnderstood { method: String },
-    /// Anything else: other methods and versions, batches, notifications, and what is not JSON.
+    /// Anything else: other methods, earlier versions, batches, notifications, and what is not JSON.
     Other,
 }
 
@@ -57,10 +58,19 @@ impl Call {
             "engine_getPayloadV4" => get_payload(&request, id, PayloadVersion::V4),
             "engine_getPayloadV5" => get_payload(&request, id, PayloadVersion::V5),
             "engine_getPayloadV4P11" => get_payload(&request, id, PayloadVersion::V4P11),
+            method if is_later(method) => None,
             _ => Some(Self::Other),
         };
         understood.unwrap_or_else(|| Self::NotUnderstood { method: request.method.into_owned() })
     }
+}
+
+/// Whether a method that we intercept has a version that we do not know: every one but the first two,
+/// which are of forks before ours.
+fn is_later(method: &str) -> bool {
+    let versions = ["engine_forkchoiceUpdatedV", "engine_getPayloadV"];
+    let version = versions.iter().find_map(|prefix| method.strip_prefix(prefix));
+    version.is_some_and(|version| !["1", "2"].contains(&version))
 }
 
 /// A body that is forwarded without being shown to anybody: a request or a batch.
@@ -329,8 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn a_later_version_is_not_understood_and_an_earlier_one_is_not_ours() {
+        for later in [
+            "engine_getPayloadV6",
+            "engine_getPayloadV10",
+            "engine_getPayloadV3P11",
+            "engine_getPayloadV",
+            "engine_forkchoiceUpdatedV4",
+            "engine_forkchoiceUpdatedV4P11",
+        ] {
+            let call = parse(later, json!([]));
+            assert!(matches!(call, Call::NotUnderstood { method } if method == later), "{later}");
+        }
+        for earlier in ["engine_getPayloadV1", "engine_getPayloadV2", "engine_forkchoiceUpdatedV2"]
+        {
+            assert!(matches!(parse(earlier, json!([])), Call::Other), "{earlier}");
+        }
+    }
+
+    #[test]
     fn other_methods_batches_notifications_and_rubbish_are_other() {
-        assert!(matches!(parse("engine_getPayloadV9", json!(["0x0000000000000001"])), Call::Other));
+        assert!(matches!(parse("engine_getPayloadBodiesByHashV1", json!([])), Call::Other));
         assert!(matches!(parse("eth_chainId", json!(null)), Call::Other));
         assert!(matches!(parse("engine_newPayloadV4", json!([])), Call::Other));
         let single = r#"{"id":1,"method":"engine_getPayloadV4","params":["0x0000000000000001"]}"#;

@@ -449,6 +449,21 @@ async fn a_hook_that_fails_is_told_what_it_has_missed() {
 }
 
 #[tokio::test]
+async fn versions_that_we_do_not_know_pass_as_they_came_and_are_counted() {
+    let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
+    let later = [forkchoice(5).replace("V3", "V4"), get_payload(6, THEIRS)];
+    for body in &later {
+        assert_eq!(arrangement.send(body).await, by_method(body));
+    }
+    // These are of forks before ours.
+    for body in [forkchoice(5).replace("V3", "V2"), get_payload(2, THEIRS)] {
+        assert_eq!(arrangement.send(&body).await, by_method(&body));
+    }
+    assert_eq!(arrangement.asked()[..2], later);
+    assert_eq!(arrangement.proxy.status().not_understood, 2);
+}
+
+#[tokio::test]
 async fn attributes_that_we_do_not_know_pass_unseen_and_are_counted() {
     let arrangement = arrange(Options { mood: Mood::Answer, ..Options::default() }).await;
     let unknown = forkchoice(5).replace("\"withdrawals\"", "\"newThing\":\"0x1\",\"withdrawals\"");
