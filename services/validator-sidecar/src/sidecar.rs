@@ -55,6 +55,9 @@ pub(crate) struct Sidecar {
 /// Why a block is left to the execution client.
 #[derive(Debug, thiserror::Error)]
 enum Fallback {
+    /// Its attributes were not understood, or it is older than this process.
+    #[error("the build that the payload is of was not seen")]
+    UnknownBuild,
     #[error("looking up the block to build on")]
     Parent(#[source] ExecutionError),
     #[error("the call does not say which block is wanted")]
@@ -83,16 +86,9 @@ enum Refusal {
 impl Sidecar {
     /// The sequencer's payload for the consensus client; none if it gets the execution client's.
     async fn choose(&self, version: PayloadVersion, id: PayloadId) -> Option<Box<RawValue>> {
-        // Without a job: its attributes were not understood, or it is older than this process.
-        let job = self.jobs.get(id)?;
-        let span = info_span!("getPayload", otel.kind = "server", source = field::Empty);
-        self.choose_for(&job, version).instrument(span).await
-    }
-
-    async fn choose_for(&self, job: &Job, version: PayloadVersion) -> Option<Box<RawValue>> {
         let began = Instant::now();
         let deadline = began + self.budget.saturating_sub(handing_over(self.budget));
-        let preconfirmed = timeout_at(deadline.into(), self.preconfirmed(version, job, deadline));
+        let preconfirmed = timeout_at(deadline.into(), self.preconfirmed(version, id, deadline));
         let fallback = match preconfirmed.await.unwrap_or(Err(Fallback::OutOfTime)) {
             Ok(payload) => {
                 self.metrics.chosen(Source::Sequencer, began.elapsed());
@@ -113,12 +109,13 @@ impl Sidecar {
     async fn preconfirmed(
         &self,
         version: PayloadVersion,
-        job: &Job,
+        id: PayloadId,
         deadline: Instant,
     ) -> Result<Box<RawValue>, Fallback> {
-        let parent = self.execution.parent_of(job, left(deadline)).await;
+        let job = self.jobs.get(id).ok_or(Fallback::UnknownBuild)?;
+        let parent = self.execution.parent_of(&job, left(deadline)).await;
         let parent = parent.map_err(Fallback::Parent)?;
-        let wanted = Wanted::new(version, job, parent, self.slots, &self.fee_recipients);
+        let wanted = Wanted::new(version, &job, parent, self.slots, &self.fee_recipients);
         let wanted = Arc::new(wanted.ok_or(Fallback::NotUnderstood)?);
         let (slot, mut fallback) = (wanted.slot, Fallback::NothingFetched);
         let mut fetching = self.sequencers.ask(wanted.request(), deadline);
@@ -219,7 +216,8 @@ impl EngineHooks for Sidecar {
         version: PayloadVersion,
         id: PayloadId,
     ) -> HookFuture<'_, Option<Box<RawValue>>> {
-        Box::pin(self.choose(version, id))
+        let span = info_span!("getPayload", otel.kind = "server", source = field::Empty);
+        Box::pin(self.choose(version, id).instrument(span))
     }
 
     fn forkchoice_unseen(&self, _head: Option<B256>) {}
@@ -228,6 +226,7 @@ impl EngineHooks for Sidecar {
 impl Fallback {
     const fn reason(&self) -> &'static str {
         match self {
+            Self::UnknownBuild => "build_unknown",
             Self::Parent(_) => "parent_unknown",
             Self::NotUnderstood => "not_understood",
             Self::NothingFetched => "nothing_fetched",

@@ -196,6 +196,23 @@ async fn the_block_before_is_looked_up_when_the_build_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payload_of_a_build_that_was_not_seen_is_the_clients_and_counted_as_such() {
+    let world = World::start().await;
+    let good = world.built(&world.attributes).await.to_json();
+    let sequencer = Sequencer::start(Answer::ok(good)).await;
+    let sidecar = world.sidecar(&[sequencer.url()], &[]).await;
+    let state = ForkchoiceState { head_block_hash: world.head(), ..ForkchoiceState::default() };
+    // As if the sidecar had been started since.
+    let updated = world.own().fork_choice_updated_v3(state, Some(&world.attributes), SOON).await;
+    let id = updated.unwrap().payload_id.unwrap();
+    sidecar.door.get_payload_v4(id, SOON).await.unwrap();
+    assert_eq!(sequencer.asked(), 0);
+    assert_eq!(sidecar.metric("fallbacks_total{reason=\"build_unknown\"}"), 1.0);
+    assert_eq!(sidecar.metric("payloads_total{source=\"execution_client\"}"), 1.0);
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sequencer_that_the_client_left_no_time_for_is_not_taken_for_silent() {
     let mut world = World::start().await;
     let sequencer = Sequencer::start(Answer::Silence).await;
