@@ -10,8 +10,9 @@
 //! - A hook that panics, hangs or declines changes nothing: the request is answered by the
 //!   execution client. For a getPayload that means the client's own payload under the client's own
 //!   id, which the proxy remembers beside ours, and asks for at once: it ends the client's build, and
-//!   is there when the hook has spent its time. Such a call is seen to its end, whoever waits for it,
-//!   and not made again meanwhile: a client may forget what nobody took.
+//!   is there when the hook has spent its time; or, with a [`ProxyConfig::payload_budget`], when that is
+//!   spent: the timer is the door's, and a fault is counted later. Such a call is seen to its end,
+//!   whoever waits for it, and not made again meanwhile: a client may forget what nobody took.
 //! - Forwarding shares no lock, no queue and no thread with hooks: they run on the runtime in which
 //!   the proxy was made, and the router may be served by another one.
 //! - Forkchoice updates of every version reach the execution client one at a time in the order they
@@ -38,6 +39,7 @@ mod own;
 mod passthrough;
 mod place;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,6 +55,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::sleep;
 use tracing::{Instrument as _, debug, warn};
 
 pub use self::hooks::{EngineHooks, ForkchoiceCall, HookFuture};
@@ -79,6 +82,9 @@ pub struct ProxyConfig {
     pub forward_deadline: Duration,
     /// How long a hook may take, its wait for earlier forkchoice updates included.
     pub hook_deadline: Duration,
+    /// After this time a getPayload is answered with the execution client's own payload as soon as
+    /// that is there, though its hook may take until its deadline; if none, the hook is waited for.
+    pub payload_budget: Option<Duration>,
     /// After this many faults of hooks within the window, passthrough; at least one.
     pub fault_limit: usize,
     /// How far apart those faults may be. A hook that fails in every slot is found out, whatever
@@ -92,6 +98,7 @@ impl Default for ProxyConfig {
             body_limit: 128 * 1024 * 1024,
             forward_deadline: Duration::from_secs(60),
             hook_deadline: Duration::from_secs(1),
+            payload_budget: None,
             fault_limit: 5,
             fault_window: Duration::from_secs(300),
         }
@@ -327,7 +334,7 @@ impl Proxy {
     }
 
     async fn get_payload(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
         body: &Bytes,
         id: &RawValue,
@@ -337,10 +344,30 @@ impl Proxy {
         let ask = || self.ask_for_own(headers, body, id, version, payload);
         // Before the hook is asked, and to its end even if the hook answers: it ends the client's
         // build.
-        let theirs = self.ids.behind(payload).map(|_| ask());
-        let hooks = Arc::clone(&self.hooks);
-        let asked = self.guard.apart(async move { hooks.get_payload(version, payload).await });
-        if let Some(ours) = self.guard.call("getPayload", asked).await.flatten() {
+        let mut theirs = self.ids.behind(payload).map(|_| ask());
+        let proxy = Arc::clone(self);
+        let mut hook = Box::pin(async move {
+            let hooks = Arc::clone(&proxy.hooks);
+            let asked = proxy.guard.apart(async move { hooks.get_payload(version, payload).await });
+            proxy.guard.call("getPayload", asked).await.flatten()
+        });
+        let their_turn = async {
+            match self.config.payload_budget {
+                Some(budget) => sleep(budget).await,
+                None => pending().await,
+            }
+            theirs.get_or_insert_with(ask).ended().await;
+        };
+        let ours = tokio::select! {
+            biased;
+            ours = &mut hook => ours,
+            () = their_turn => {
+                // Whether it is a fault shows at its deadline, and nobody waits for that.
+                drop(tokio::spawn(hook.in_current_span()));
+                None
+            }
+        };
+        if let Some(ours) = ours {
             return json(StatusCode::OK, rpc::answer_body(Some(id), Ok(&ours)));
         }
         match theirs.unwrap_or_else(ask).answer(id).await {

@@ -13,7 +13,8 @@ use crate::{
     wanted::Jobs,
 };
 
-/// How much longer than the budget a hook may take before it counts as hanging.
+/// How much longer than the budget a hook may take before it counts as hanging. The consensus client
+/// does not wait for it: at the budget it gets what the execution client has answered.
 const HANGING: Duration = Duration::from_millis(250);
 
 /// Serves until the process is told to stop.
@@ -63,7 +64,12 @@ pub async fn start(prepared: Prepared, context: Context) -> Result<SocketAddr, E
         budget: config.budget(),
         metrics,
     };
-    let limits = ProxyConfig { hook_deadline: config.budget() + HANGING, ..ProxyConfig::default() };
+    let budget = config.budget();
+    let limits = ProxyConfig {
+        hook_deadline: budget + HANGING,
+        payload_budget: Some(budget),
+        ..ProxyConfig::default()
+    };
     // What was begun ends within the budget by itself.
     let give_up = |_| {};
     let until = context.shutdown.clone();

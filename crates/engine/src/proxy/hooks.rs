@@ -31,7 +31,8 @@ pub trait EngineHooks: Send + Sync + 'static {
 
     /// The consensus client asks for a payload. `Some` is the result as JSON; with `None` it gets the
     /// execution client's own, when that comes, which is asked for at the same time if the id was
-    /// returned by [`forkchoice_updated`](Self::forkchoice_updated).
+    /// returned by [`forkchoice_updated`](Self::forkchoice_updated). What is returned after the proxy's
+    /// [`payload_budget`](super::ProxyConfig::payload_budget) may be too late.
     fn get_payload(
         &self,
         version: PayloadVersion,

@@ -75,6 +75,12 @@ impl OwnPayloads {
 }
 
 impl Asked {
+    /// Waits until there is an answer, or there will be none.
+    pub(super) async fn ended(&self) {
+        // None if the call panicked.
+        let _ = self.answer.clone().wait_for(Option::is_some).await;
+    }
+
     /// What is to be handed on to the request with this id: the answer as it came, but for the id if
     /// another request was sent. None if the call panicked.
     pub(super) async fn answer(mut self, id: &RawValue) -> Option<Arc<Outcome>> {

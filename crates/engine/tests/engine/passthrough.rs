@@ -127,6 +127,67 @@ fn hooks_that_block_their_threads_cost_their_deadline_and_delay_nothing_else() {
     theirs.shutdown_background();
 }
 
+/// A hook may take much longer than any of this, and a payload only so long.
+fn with_budget(mood: Mood) -> Options {
+    let (hook_deadline, budget) = (10 * PATIENCE, Duration::from_millis(50));
+    let config =
+        ProxyConfig { hook_deadline, payload_budget: Some(budget), ..ProxyConfig::default() };
+    Options { mood, config, ..Options::default() }
+}
+
+#[test]
+fn at_the_budget_the_clients_payload_does_not_wait_for_hooks_that_block_their_threads() {
+    let theirs = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ours = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    ours.block_on(async {
+        let hooks_on = Some(theirs.handle().clone());
+        let arrangement = arrange(Options { hooks_on, ..with_budget(Mood::Answer) }).await;
+        assert!(arrangement.send(&forkchoice(5)).await.1.contains(OURS));
+        let _blocked = theirs.spawn(async { std::thread::park_timeout(10 * PATIENCE) });
+        // The second one is of a build that we know nothing of, so that nobody has asked for it yet.
+        for id in [OURS, THEIRS] {
+            let answer = arrangement.send(&get_payload(4, id)).await;
+            assert_eq!(answer, by_method(&get_payload(4, THEIRS)), "{id}");
+        }
+        assert_eq!(arrangement.seen(), ["forkchoice 5"]);
+        assert_eq!(arrangement.proxy.status().faults, 0);
+    });
+    theirs.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_hook_that_nobody_waits_for_any_more_is_a_fault_at_its_deadline() {
+    let mut options = with_budget(Mood::Answer);
+    options.config.hook_deadline = Duration::from_millis(500);
+    let arrangement = arrange(options).await;
+    arrangement.send(&forkchoice(5)).await;
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Hang;
+    assert!(arrangement.send(&get_payload(4, OURS)).await.1.contains("theirs"));
+    let began = Instant::now();
+    while arrangement.proxy.status().faults == 0 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn after_the_budget_whatever_comes_first_is_handed_out() {
+    let mut options = Options { gated: true, ..with_budget(Mood::Answer) };
+    options.config.payload_budget = Some(Duration::ZERO);
+    let arrangement = Arc::new(arrange(options).await);
+    arrangement.open_gate();
+    arrangement.send(&forkchoice(5)).await;
+    // The client has not answered.
+    assert!(arrangement.send(&get_payload(4, OURS)).await.1.contains("ours"));
+    *arrangement.hooks.mood.lock().unwrap() = Mood::Hang;
+    let caller = Arc::clone(&arrangement);
+    let waiting = tokio::spawn(async move { caller.send(&get_payload(4, OURS)).await });
+    arrangement.until_seen(3).await;
+    assert!(!waiting.is_finished());
+    arrangement.open_gate();
+    assert!(waiting.await.unwrap().1.contains("theirs"));
+}
+
 #[tokio::test]
 async fn forwarded_calls_are_answered_while_a_hook_hangs() {
     let arrangement = Arc::new(arrange(Options { mood: Mood::Hang, ..Options::default() }).await);
