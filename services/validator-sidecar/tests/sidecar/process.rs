@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sequencer::{Answer, Sequencer},
-    world::{SECRET, SOON, World, door},
+    world::{CHAIN_ID, SECRET, SOON, World, door},
 };
 
 /// A process, which is killed with its owner.
@@ -98,7 +98,7 @@ impl Drop for Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signals_switch_passthrough_and_a_killed_process_is_soon_back() {
+async fn signals_switch_passthrough() {
     let world = World::start().await;
     let good = world.built(&world.attributes).await.to_json();
     let sequencer = Sequencer::start(Answer::ok(good)).await;
@@ -111,12 +111,27 @@ async fn signals_switch_passthrough_and_a_killed_process_is_soon_back() {
     process.signal("USR2");
     process.until_passthrough_is("0");
     assert!(world.propose_by(&door(process.engine)).await);
+}
 
-    drop(process);
-    let began = Instant::now();
-    let process = Process::start(&flags);
-    assert!(world.propose_by(&door(process.engine)).await);
-    assert!(began.elapsed() < Duration::from_secs(10));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_forwards_again_within_a_second() {
+    let world = World::start().await;
+    let sequencer = Sequencer::start(Answer::Silence).await;
+    let flags = world.flags(&[sequencer.url()]);
+    let mut best = Duration::MAX;
+    // The best of a few: the machine may be busy.
+    for _ in 0..5 {
+        drop(Process::start(&flags));
+        let began = Instant::now();
+        let process = Process::start(&flags);
+        let id: Value = door(process.engine).request("eth_chainId", &(), SOON).await.unwrap();
+        best = best.min(began.elapsed());
+        assert_eq!(id, json!(format!("{CHAIN_ID:#x}")));
+        if best < Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("the best took {best:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
