@@ -79,10 +79,14 @@ impl Server {
     fn client(&self, pinned: &Certificate) -> PayloadClient {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pinned.pem()).unwrap();
+        self.client_of(Authorities::read(file.path()).unwrap())
+    }
+
+    fn client_of(&self, authorities: Authorities) -> PayloadClient {
         PayloadClient::new(ClientConfig {
             url: format!("https://localhost:{}", self.address.port()).parse().unwrap(),
             secret: ValidatorSecret::from_bytes([7; 32]),
-            authorities: Some(Authorities::read(file.path()).unwrap()),
+            authorities: Some(authorities),
             max_response_bytes: 1 << 20,
         })
         .unwrap()
@@ -150,6 +154,36 @@ async fn what_was_pinned_is_not_believed_under_another_name_or_at_another_time()
         assert!(!is_believed(&of_itself, &key, &of_itself).await, "{wrong:?}");
         let of_others = wrong.signed_by(&key, &authority).unwrap();
         assert!(!is_believed(&of_others, &key, &of_others).await, "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_of_a_file_is_left_out_and_nothing_but_that_is_refused() {
+    let key = KeyPair::generate().unwrap();
+    let good = of("localhost").self_signed(&key).unwrap();
+    let section =
+        |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    let other_kind = KeyPair::generate().unwrap().serialize_pem();
+    let mut endless = good.pem();
+    endless.truncate(endless.len() / 2);
+    endless.push('\n');
+    let unusable = [section("AAAA"), section("%"), endless, good.pem().replacen("--\n", "-\n", 1)];
+    for wrong in unusable {
+        let read = |pem: String| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), pem).unwrap();
+            Authorities::read(file.path())
+        };
+        let error = read(wrong.clone() + &other_kind).unwrap_err().to_string();
+        assert!(error.contains("holds no usable certificate"), "{wrong}: {error}");
+        let error = read(other_kind.clone()).unwrap_err().to_string();
+        assert!(error.contains("holds no PEM certificate"), "{error}");
+        for pem in [wrong.clone() + &good.pem(), other_kind.clone() + &good.pem() + &wrong] {
+            let server = Server::start(&good, &key).await;
+            server.gate.add_permits(100);
+            let client = server.client_of(read(pem).unwrap());
+            client.fetch(&PayloadRequest::default(), SOON).await.unwrap();
+        }
     }
 }
 

@@ -17,9 +17,13 @@ use rustls::{
         verify_server_name,
     },
     crypto::ring,
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{
+        CertificateDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
     server::ParsedCertificate,
 };
+use tracing::warn;
 
 /// The largest file of certificates that is read.
 const MAX_PEM_BYTES: usize = 1024 * 1024;
@@ -33,26 +37,36 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Reads the certificates of a PEM file.
+    /// Reads the certificates of a PEM file. One that cannot be used is left out, and the log says
+    /// which; so a bundle of others' does not shut out the one that is needed.
     ///
     /// # Errors
-    /// If it cannot be read, or does not hold at least one certificate and only usable ones.
+    /// If it cannot be read, or does not hold at least one usable certificate.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let refuse = |reason| ConfigError::file(path, reason);
         let pem = read_text(path, MAX_PEM_BYTES)?;
-        let pins = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<Arc<[_]>, _>>()
-            .map_err(|error| refuse("holds malformed PEM").because(error))?;
+        let (mut pins, mut roots, mut last) = (Vec::new(), RootCertStore::empty(), None);
+        for (line, section) in sections(&pem) {
+            let read = CertificateDer::from_pem_slice(section.as_bytes());
+            let added = match read {
+                Ok(pin) => roots.add(pin.clone()).map(|()| pins.push(pin)).map_err(Unusable::Root),
+                // A section of another kind.
+                Err(pem::Error::NoItemsFound) => continue,
+                Err(error) => Err(Unusable::Pem(error)),
+            };
+            if let Err(error) = added {
+                let path = path.display();
+                warn!(%path, line, error = &error as &dyn std::error::Error, "left out");
+                last = Some(error);
+            }
+        }
         if pins.is_empty() {
-            return Err(refuse("holds no PEM certificate"));
+            return Err(match last {
+                Some(error) => refuse("holds no usable certificate").because(error),
+                None => refuse("holds no PEM certificate"),
+            });
         }
-        let mut roots = RootCertStore::empty();
-        for pin in pins.iter() {
-            roots
-                .add(pin.clone())
-                .map_err(|error| refuse("holds an unusable certificate").because(error))?;
-        }
-        Ok(Self { pins, roots: roots.into() })
+        Ok(Self { pins: pins.into(), roots: roots.into() })
     }
 
     /// What connects to who is known by them.
@@ -69,6 +83,30 @@ impl Authorities {
         config.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// Why a certificate of the file is left out.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("malformed PEM")]
+    Pem(#[source] pem::Error),
+    #[error("it is no certificate of an authority or server")]
+    Root(#[source] Error),
+}
+
+/// The sections of a PEM file, each up to the next, and the line that it begins on: one without an end
+/// does not take the next one with it.
+fn sections(pem: &str) -> Vec<(usize, String)> {
+    let mut sections: Vec<(usize, String)> = Vec::new();
+    for (number, line) in (1..).zip(pem.split_inclusive('\n')) {
+        if line.starts_with("-----BEGIN ") {
+            sections.push((number, String::new()));
+        }
+        if let Some((_, section)) = sections.last_mut() {
+            section.push_str(line);
+        }
+    }
+    sections
 }
 
 /// Knows whose certificate comes from a pinned one, or is one.
