@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::B256;
 use preconf_devnet::{
-    consensus::{CanonicalBlock, Source, Way},
+    consensus::{CanonicalBlock, Source, Way, slot_rule},
     services::SIDECARS,
 };
 use preconf_payload_api::{
     Authorities, ClientConfig, FetchError, MAX_RESPONSE_BYTES, PayloadClient, PayloadRequest,
-    PayloadResponse,
+    PayloadResponse, SlotRule,
 };
 use preconf_tests::cluster::{Cluster, DEADLINE};
 use tokio::time::{Instant, interval, timeout};
@@ -138,8 +137,7 @@ pub(crate) async fn ask(
         authorities: Some(Authorities::read(authority).unwrap()),
         max_response_bytes: MAX_RESPONSE_BYTES,
     });
-    let request = PayloadRequest { slot: number, parent_block_root: beacon_root(cluster, number) };
-    client.unwrap().fetch(&request, DEADLINE).await
+    client.unwrap().fetch(&request(cluster, number), DEADLINE).await
 }
 
 /// Asks as [`ask`] does, and is refused: the status and the message.
@@ -150,8 +148,13 @@ pub(crate) async fn refusal(cluster: &Cluster, validator: usize, number: u64) ->
     }
 }
 
-/// The root of the beacon block before the block with this number.
-fn beacon_root(cluster: &Cluster, number: u64) -> B256 {
-    let block = cluster.devnet.clients.rpc_node.client().block_by_number(number).unwrap();
-    block.header().parent_beacon_block_root.unwrap()
+/// What the block with this number is asked for by.
+fn request(cluster: &Cluster, number: u64) -> PayloadRequest {
+    let client = cluster.devnet.clients.rpc_node.client();
+    let block = client.block_by_number(number).unwrap();
+    let slots: SlotRule = slot_rule(client.spec()).parse().unwrap();
+    PayloadRequest {
+        slot: slots.slot(number, block.header().timestamp).unwrap(),
+        parent_block_root: block.header().parent_beacon_block_root.unwrap(),
+    }
 }

@@ -14,9 +14,7 @@ async fn the_payload_over_http_is_the_block_that_was_sealed() {
 
         let completed = "GetPayloadBySlot completed";
         until_said(&mut cluster, PAYLOAD_SERVER, completed, VALIDATORS).await;
-        // On Ethereum slots are counted from a time that this test does not know.
-        let counted = blocks.iter().filter(|_| chain == "berachain");
-        for block in counted.filter(|block| is_sequencers(block)) {
+        for block in blocks.iter().filter(|block| is_sequencers(block)) {
             let again = ask(&cluster, block.proposer, block.number).await.unwrap();
             let payload = again.execution_payload.payload_inner.payload_inner;
             assert_eq!((payload.block_hash, payload.block_number), (block.hash, block.number));
