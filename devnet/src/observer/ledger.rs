@@ -159,7 +159,12 @@ impl Ledger {
 
     /// Whether it was said how the session of a block ended.
     pub fn has_ended(&self, number: u64) -> bool {
-        self.blocks.get(&number).is_some_and(|block| block.end.is_some())
+        self.end(number).is_some()
+    }
+
+    /// How the newest session of a block ended, if it was said and the block is not settled.
+    pub fn end(&self, number: u64) -> Option<SessionEnd> {
+        self.blocks.get(&number)?.end
     }
 
     /// Takes note of a frame that has no meaning.

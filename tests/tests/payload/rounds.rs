@@ -34,7 +34,7 @@ async fn a_validator_stops_and_returns(fetch: &str) {
     let mut cluster = start_quiet(fetch, &[]).await;
     until_each(&mut cluster, is_sequencers).await;
     let listener = Listener::start(&cluster).await;
-    let (stop, sending) = send(&cluster);
+    let (stop, sending) = send(&cluster, PACE);
     let said_so = if fetch == NATIVELY { "CometBFT round change detected" } else { "round=1" };
     let rounds = said(&mut cluster, PAYLOAD_SERVER, said_so);
 
@@ -65,13 +65,16 @@ async fn a_validator_stops_and_returns(fetch: &str) {
 }
 
 /// Sends one transaction after the other until it is told to stop, and returns them.
-fn send(cluster: &Cluster) -> (oneshot::Sender<()>, JoinHandle<Vec<B256>>) {
+pub(crate) fn send(
+    cluster: &Cluster,
+    pace: Duration,
+) -> (oneshot::Sender<()>, JoinHandle<Vec<B256>>) {
     let (overlay, chain_id) = (cluster.overlay.clone(), cluster.chain_id);
     let account = cluster.devnet.accounts[0].clone();
     let (stop, mut stopped) = oneshot::channel();
     let sending = tokio::spawn(async move {
         let mut sent = Vec::new();
-        let mut ticks = interval(PACE);
+        let mut ticks = interval(pace);
         loop {
             tokio::select! {
                 _ = &mut stopped => return sent,
