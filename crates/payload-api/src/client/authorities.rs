@@ -55,8 +55,8 @@ impl Authorities {
                 Err(error) => Err(Unusable::Pem(error)),
             };
             if let Err(error) = added {
-                let path = path.display();
-                warn!(%path, line, error = &error as &dyn std::error::Error, "left out");
+                let (path, cause) = (path.display(), &error as &dyn std::error::Error);
+                warn!(%path, line, error = cause, "a certificate that cannot be used is left out");
                 last = Some(error);
             }
         }
