@@ -1,8 +1,8 @@
 //! A collector of spans (OTLP over gRPC), and whether the traces in it are whole.
 //!
-//! Decides what belongs to the trace of a flashblock: the builder's span, and as its children those
-//! of the signer that signed it, the gateway that sent it out, the consumer that executed it and the
-//! overlay that shows it. One that misses any of these is not whole. A transaction can be followed if
+//! Decides what belongs to the trace of a flashblock: the builder's span, as its children those of the
+//! gateway that sent it out, the consumer that executed it and the overlay that shows it, and below the
+//! builder's call that of the signer that signed it. One that misses any of these is not whole. A transaction can be followed if
 //! its trace goes from the wallet's request to the receipt, and leads to a flashblock that is whole; a
 //! fetched payload, if its trace goes from the sidecar to the builder, and leads to a build.
 //!
@@ -25,7 +25,7 @@ use opentelemetry_proto::tonic::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
     common::v1::{AnyValue, KeyValue, any_value::Value},
-    trace::v1::Span as Exported,
+    trace::v1::{Span as Exported, span::SpanKind},
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -38,7 +38,8 @@ use crate::samples::Samples;
 const MAX_SPANS: usize = 1_000_000;
 /// The share of flashblocks whose traces must be whole.
 const WHOLE: f64 = 0.99;
-/// The hops of a flashblock: the service, and how the name of its span ends.
+/// The hops of a flashblock: the service, and how the name of its span ends. A call has a span on either
+/// side, by one name.
 const HOPS: [(&str, &str); 4] = [
     ("preconf-signer", "Signer/Sign"),
     ("preconf-gateway", "fanout"),
@@ -69,6 +70,7 @@ struct Span {
     trace: Vec<u8>,
     id: Vec<u8>,
     parent: Vec<u8>,
+    kind: SpanKind,
     begun: u64,
     ended: u64,
     attributes: BTreeMap<String, String>,
@@ -106,6 +108,10 @@ pub struct Traces {
     pub fetched: usize,
     /// Those of them that can be followed to the build.
     pub followed_fetches: usize,
+    /// Calls from one service to another, as the one that is called sees them.
+    pub calls: usize,
+    /// Those of them that a service map can show: the caller has a span of its own for the call.
+    pub mapped_calls: usize,
     /// The names of all spans, by service.
     pub names: BTreeMap<String, BTreeSet<String>>,
     /// What is not whole, and why; a few.
@@ -204,11 +210,13 @@ impl TraceService for Collector {
 }
 
 fn span(service: &str, exported: Exported) -> Span {
+    let kind = exported.kind();
     Span {
         service: service.to_owned(),
         name: exported.name,
         trace: exported.trace_id,
         id: exported.span_id,
+        kind,
         parent: exported.parent_span_id,
         begun: exported.start_time_unix_nano,
         ended: exported.end_time_unix_nano,
@@ -250,7 +258,7 @@ fn judge(spans: &[Span], window: std::ops::Range<u64>, not_kept: u64) -> Traces 
         match span.name.as_str() {
             // One that could not be published has no position.
             "flashblock" if span.attribute("position").is_some() => {
-                let is_whole = traces.flashblock(span, below(&children, span));
+                let is_whole = traces.flashblock(span, &children);
                 if is_whole {
                     whole.insert(&span.id[..]);
                 }
@@ -267,6 +275,12 @@ fn judge(spans: &[Span], window: std::ops::Range<u64>, not_kept: u64) -> Traces 
     for spans in by_trace.values() {
         traces.transaction(spans, &window, &whole);
     }
+    let callers: HashMap<_, _> =
+        spans.iter().map(|span| ((&span.trace[..], &span.id[..]), span)).collect();
+    let is_call = |span: &&Span| span.kind == SpanKind::Server && !span.parent.is_empty();
+    for call in spans.iter().filter(in_time).filter(is_call) {
+        traces.call(call, callers.get(&(&call.trace[..], &call.parent[..])).copied());
+    }
     for fetch in spans.iter().filter(in_time).filter(|span| span.name == "fetch") {
         if fetch.attribute("outcome") == Some("ok") {
             traces.fetch(fetch, &children, &answers);
@@ -282,12 +296,26 @@ fn below<'a>(children: &'a Children<'_>, span: &'a Span) -> &'a [&'a Span] {
     children.get(&(&span.trace[..], &span.id[..])).map_or(&[], Vec::as_slice)
 }
 
+/// A span of a service directly below another.
+fn find<'a>(
+    children: &'a Children<'_>,
+    parent: &Span,
+    service: &str,
+    name: &str,
+) -> Option<&'a Span> {
+    let mut below = children.get(&(&parent.trace[..], &parent.id[..]))?.iter();
+    below.find(|span| span.service == service && span.name.ends_with(name)).copied()
+}
+
 impl Traces {
     /// Says whether it is whole.
-    fn flashblock(&mut self, cut: &Span, below: &[&Span]) -> bool {
+    fn flashblock(&mut self, cut: &Span, children: &Children<'_>) -> bool {
         self.flashblocks += 1;
         let found = HOPS.map(|(service, name)| {
-            below.iter().find(|span| span.service == service && span.name.ends_with(name))
+            find(children, cut, service, name).or_else(|| {
+                let call = find(children, cut, &cut.service, name)?;
+                find(children, call, service, name)
+            })
         });
         let missing: Vec<_> =
             HOPS.iter().zip(&found).filter(|(_, found)| found.is_none()).collect();
@@ -298,7 +326,7 @@ impl Traces {
             let position = cut.attribute("position").unwrap_or_default();
             self.example(format!("flashblock {position} has no span of {}", names.join(", ")));
         }
-        let hops = [Some(&cut)].into_iter().chain(found);
+        let hops = [Some(cut)].into_iter().chain(found);
         for (hop, span) in self.hops.iter_mut().zip(hops) {
             if let Some(span) = span {
                 hop.lasted.add(span.lasted());
@@ -328,17 +356,26 @@ impl Traces {
         window: &std::ops::Range<u64>,
         whole: &HashSet<&[u8]>,
     ) {
-        let find = |wanted: &str| spans.iter().find(|span| span.name.ends_with(wanted));
-        let Some(preconfirmed) = find("preconfirmed").filter(|it| window.contains(&it.begun))
+        let find = |service: &str, name: &str| {
+            spans.iter().find(|span| span.service == service && span.name.ends_with(name))
+        };
+        let (builder, overlay) = ("preconf-builder", "preconf-rpc-overlay");
+        let Some(preconfirmed) =
+            find(builder, "preconfirmed").filter(|it| window.contains(&it.begun))
         else {
             return;
         };
-        if find("eth_sendRawTransaction").is_none() {
+        if find(overlay, "eth_sendRawTransaction").is_none() {
             return;
         }
         self.transactions += 1;
-        let way = ["Ingress/SubmitTransaction", "receipt served"];
-        let missing: Vec<_> = way.into_iter().filter(|name| find(name).is_none()).collect();
+        let way = [
+            (overlay, "Ingress/SubmitTransaction"),
+            (builder, "Ingress/SubmitTransaction"),
+            (overlay, "receipt served"),
+        ];
+        let missing = way.into_iter().filter(|(service, name)| find(service, name).is_none());
+        let missing: Vec<_> = missing.map(|(_, name)| name).collect();
         let leads_on = preconfirmed.links.iter().any(|id| whole.contains(&id[..]));
         if leads_on && missing.is_empty() {
             self.followed += 1;
@@ -349,16 +386,23 @@ impl Traces {
         }
     }
 
+    fn call(&mut self, call: &Span, caller: Option<&Span>) {
+        self.calls += 1;
+        if caller.is_some_and(|it| it.kind == SpanKind::Client && it.service != call.service) {
+            self.mapped_calls += 1;
+        } else {
+            let caller = caller.map_or("nobody", |it| it.name.as_str());
+            self.example(format!("{} of {} is called by {caller}", call.name, call.service));
+        }
+    }
+
     /// `answers` are what the builder answered with.
     fn fetch(&mut self, fetch: &Span, children: &Children<'_>, answers: &HashSet<&[u8]>) {
         self.fetched += 1;
-        let find = |parent, service, name: &str| {
-            let mut below = below(children, parent).iter();
-            below.find(|span| span.service == service && span.name.ends_with(name)).copied()
-        };
-        let served = find(fetch, "preconf-payload-server", "payload");
-        let asked =
-            served.and_then(|served| find(served, "preconf-builder", "Payloads/GetPayload"));
+        let (server, method) = ("preconf-payload-server", "Payloads/GetPayload");
+        let served = find(children, fetch, server, "payload");
+        let call = served.and_then(|served| find(children, served, server, method));
+        let asked = call.and_then(|call| find(children, call, "preconf-builder", method));
         if asked.is_some_and(|asked| asked.links.iter().any(|id| answers.contains(&id[..]))) {
             self.followed_fetches += 1;
         } else {
@@ -393,7 +437,7 @@ impl fmt::Display for Traces {
         writeln!(
             f,
             "traces: {} of {} flashblocks whole, {} of {} blocks; followed are {} of {} \
-             transactions, {} of {} fetched payloads",
+             transactions, {} of {} fetched payloads; {} of {} calls can be on a map",
             self.whole,
             self.flashblocks,
             self.whole_blocks,
@@ -401,7 +445,9 @@ impl fmt::Display for Traces {
             self.followed,
             self.transactions,
             self.followed_fetches,
-            self.fetched
+            self.fetched,
+            self.mapped_calls,
+            self.calls
         )?;
         for example in &self.examples {
             writeln!(f, "  {example}")?;
@@ -470,11 +516,18 @@ mod tests {
 
     #[test]
     fn a_transaction_is_followed_if_it_leads_to_a_flashblock_that_is_whole() {
-        let way = ["eth_sendRawTransaction", "Ingress/SubmitTransaction", "preconfirmed"];
-        let transaction = |names: &[&str]| {
+        let (builder, overlay) = ("preconf-builder", "preconf-rpc-overlay");
+        let way = [
+            (overlay, "eth_sendRawTransaction"),
+            (overlay, "preconf.builder.v1.Ingress/SubmitTransaction"),
+            (builder, "preconf.builder.v1.Ingress/SubmitTransaction"),
+            (builder, "preconfirmed"),
+        ];
+        let transaction = |spans_of: &[(&str, &str)]| {
             let mut spans = flashblock(1, &HOPS);
             let flashblock = spans[0].clone();
-            spans.extend(names.iter().map(|name| Span {
+            spans.extend(spans_of.iter().map(|(service, name)| Span {
+                service: (*service).to_owned(),
                 name: (*name).to_owned(),
                 trace: vec![2],
                 links: vec![flashblock.id.clone()],
@@ -482,7 +535,7 @@ mod tests {
             }));
             spans
         };
-        let served = transaction(&[&way[..], &["receipt served"]].concat());
+        let served = transaction(&[&way[..], &[(overlay, "receipt served")]].concat());
         let followed = |spans: &[Span]| {
             let traces = judge(spans, 0..u64::MAX, 0);
             (traces.transactions, traces.followed)
@@ -490,7 +543,23 @@ mod tests {
 
         assert_eq!(followed(&served), (1, 1));
         assert_eq!(followed(&transaction(&way)), (1, 0), "its receipt was never served");
-        assert_eq!(followed(&served[2..]), (1, 0), "the flashblock is not there");
+        assert_eq!(followed(&served[3..]), (1, 0), "the flashblock is not there");
+    }
+
+    #[test]
+    fn a_call_is_on_the_map_if_its_caller_has_a_span_for_it() {
+        let mut spans = flashblock(1, &HOPS);
+        spans[2].kind = SpanKind::Server;
+        let counted = |spans: &[Span]| {
+            let traces = judge(spans, 0..u64::MAX, 0);
+            (traces.calls, traces.mapped_calls)
+        };
+
+        assert_eq!(counted(&spans), (1, 0), "a server span below an internal one");
+        spans[1].kind = SpanKind::Client;
+        assert_eq!(counted(&spans), (1, 1));
+        spans.remove(1);
+        assert_eq!(counted(&spans), (1, 0), "the caller's span is not there");
     }
 
     #[test]
@@ -507,14 +576,17 @@ mod tests {
             trace: vec![trace],
             id: vec![id],
             parent,
+            kind: SpanKind::Internal,
             begun: 1_000,
             ended: 1_001_000,
             attributes: BTreeMap::from([("position".to_owned(), "7:1".to_owned())]),
             links: Vec::new(),
         };
-        let mut spans = vec![span("preconf-builder", "flashblock", 1, vec![])];
-        for (id, (service, name)) in (2..).zip(hops) {
-            spans.push(span(service, name, id, vec![1]));
+        let call = span("preconf-builder", "preconf.signer.v1.Signer/Sign", 2, vec![1]);
+        let mut spans = vec![span("preconf-builder", "flashblock", 1, vec![]), call];
+        for (id, (service, name)) in (3..).zip(hops) {
+            let parent = if *service == "preconf-signer" { 2 } else { 1 };
+            spans.push(span(service, name, id, vec![parent]));
         }
         spans
     }

@@ -36,7 +36,8 @@ use preconf_primitives::{
     Progress, Retracted, Session, Succession,
 };
 use preconf_signing::{
-    Lease, OpenSession, SignFlashblock, Signatures, SignedFlashblock, SignerRefusalReason, v2,
+    Lease, OpenSession, OpenedSession, SignFlashblock, Signatures, SignedFlashblock,
+    SignerRefusalReason, v2,
 };
 use preconf_telemetry::{Remembered, Trace, current_traceparent};
 use preconf_wire::{
@@ -313,13 +314,13 @@ impl Publisher {
             None => self.take_lease().await?.epoch,
         };
         let request = OpenSession { epoch, block_number, parent_hash, payload_id };
-        let opened = self.parts.signer.open_session(request).await;
+        let opened = open_session(&self.parts.signer, request).await;
         let opened = match opened {
             Err(SignerError::Refused(refusal))
                 if refusal.reason == SignerRefusalReason::LeaseLost =>
             {
                 let epoch = self.take_lease().await?.epoch;
-                self.parts.signer.open_session(OpenSession { epoch, ..request }).await
+                open_session(&self.parts.signer, OpenSession { epoch, ..request }).await
             }
             opened => opened,
         };
@@ -559,6 +560,15 @@ impl Live {
     }
 }
 
+/// Asks for a session.
+async fn open_session(
+    signer: &SignerClient,
+    request: OpenSession,
+) -> Result<OpenedSession, SignerError> {
+    let span = info_span!("preconf.signer.v1.Signer/OpenSession", otel.kind = "client");
+    signer.open_session(request).instrument(span).await
+}
+
 /// Asks again with the same content while the signer does not answer.
 async fn sign(
     signer: &SignerClient,
@@ -566,7 +576,8 @@ async fn sign(
 ) -> Result<preconf_signing::Signatures, SignerError> {
     let mut attempt = 1;
     loop {
-        match signer.sign(request).await {
+        let span = info_span!("preconf.signer.v1.Signer/Sign", otel.kind = "client");
+        match signer.sign(request).instrument(span).await {
             Err(SignerError::Unavailable(_)) if attempt < ATTEMPTS => attempt += 1,
             answer => return answer,
         }

@@ -148,7 +148,8 @@ impl Api {
     async fn fetch(&self, wanted: PayloadRequest) -> Result<PayloadResponse, Refusal> {
         let slot = wanted.slot;
         let question = Question::new(&self.metrics.builder_seconds, slot);
-        let answered = self.builder.payload(wanted, self.builder_deadline).await;
+        let span = info_span!("preconf.payload.v1.Payloads/GetPayload", otel.kind = "client");
+        let answered = self.builder.payload(wanted, self.builder_deadline).instrument(span).await;
         let elapsed = question.answered();
         match answered {
             Ok(payload) => {

@@ -9,7 +9,7 @@ use preconf_chassis::Chain;
 use preconf_primitives::{TransactionRefusal, TransactionRefusalReason};
 use preconf_telemetry::Remembered;
 use preconf_wire::ingress::{IngressClient, IngressError};
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{complaints::Complaints, failure::Failure, metrics::Metrics};
 
@@ -56,7 +56,10 @@ impl Pool {
         } else {
             // Before it can be in a snapshot.
             self.traces.remember(hash_of(&transaction));
-            self.submissions.submit(transaction).await.map_err(|error| match error {
+            let span =
+                info_span!("preconf.builder.v1.Ingress/SubmitTransaction", otel.kind = "client");
+            let submitted = self.submissions.submit(transaction).instrument(span).await;
+            submitted.map_err(|error| match error {
                 IngressError::Refused(refusal) => Failure::Refused(refusal),
                 error @ (IngressError::Unavailable(_) | IngressError::Invalid(_)) => {
                     self.complain(&error);
@@ -81,7 +84,8 @@ impl Pool {
 
     /// A transaction that waits. One that cannot be asked for counts as unknown.
     pub(crate) async fn transaction(&self, hash: B256) -> Option<Transaction> {
-        let encoded = match self.lookups.transaction(hash).await {
+        let span = info_span!("preconf.builder.v1.Ingress/GetTransaction", otel.kind = "client");
+        let encoded = match self.lookups.transaction(hash).instrument(span).await {
             Ok(encoded) => encoded?,
             Err(error) => {
                 debug!(error = %Chain(&error), "the sequencer could not be asked");
@@ -95,7 +99,8 @@ impl Pool {
     /// The nonce after the sender's transactions that wait, if there are any and the sequencer can
     /// be asked.
     pub(crate) async fn next_nonce(&self, sender: Address) -> Option<u64> {
-        let nonce = self.lookups.next_nonce(sender).await;
+        let span = info_span!("preconf.builder.v1.Ingress/GetNextNonce", otel.kind = "client");
+        let nonce = self.lookups.next_nonce(sender).instrument(span).await;
         let unknown = |error: &IngressError| {
             debug!(error = %Chain(error), "the sequencer could not be asked");
         };

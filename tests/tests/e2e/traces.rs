@@ -66,6 +66,7 @@ async fn every_flashblock_is_one_trace_from_the_builder_to_the_overlay() {
     assert!(traces.blocks >= 3 && traces.whole_blocks + 1 >= traces.blocks, "{traces}");
     assert_eq!([traces.transactions, traces.followed], [TRANSACTIONS as usize; 2], "{traces}");
     assert!(traces.fetched >= 1 && traces.followed_fetches == traces.fetched, "{traces}");
+    assert!(traces.calls > 20 && traces.mapped_calls == traces.calls, "{traces}");
     assert_eq!(traces.names.len(), 7, "every service has spans: {:?}", traces.names);
 
     let spans = document("traces.md");
