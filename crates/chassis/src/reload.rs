@@ -3,7 +3,8 @@
 //! Certificates are renewed and secrets replaced by those who cannot send a signal, so once a second
 //! it is looked whether a file is another one than before. A change that is refused is told once.
 //! Times alone do not tell: on many systems two writes within a few milliseconds have the same, and
-//! a look may fall between a file's being emptied and its being written. What is read, and what follows from it, whoever needs the files knows.
+//! a look may fall between a file's being emptied and its being written. What is read, and what
+//! follows from it, whoever needs the files knows.
 
 use std::{
     convert::Infallible,
@@ -26,6 +27,8 @@ use crate::Shutdown;
 
 /// How often it is looked whether a file has changed.
 const LOOK: Duration = Duration::from_secs(1);
+/// How much of a file is looked at: more than whoever needs one reads.
+const MAX_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The signal. From the moment that it is taken it does not end the process.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 fn content(path: &Path) -> io::Result<u64> {
-    let mut file = fs::File::open(path)?;
+    let mut file = fs::File::open(path)?.take(MAX_BYTES);
     let mut hasher = DefaultHasher::new();
     // It may be a secret.
     let mut piece = Zeroizing::new([0; 4096]);
