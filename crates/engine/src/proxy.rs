@@ -83,7 +83,8 @@ pub struct ProxyConfig {
     /// How long a hook may take, its wait for earlier forkchoice updates included.
     pub hook_deadline: Duration,
     /// After this time a getPayload is answered with the execution client's own payload as soon as
-    /// that is there, though its hook may take until its deadline; if none, the hook is waited for.
+    /// that is there, though its hook may take until its deadline. Without such a time, or such a
+    /// payload, the hook is waited for.
     pub payload_budget: Option<Duration>,
     /// After this many faults of hooks within the window, passthrough; at least one.
     pub fault_limit: usize,
@@ -352,11 +353,12 @@ impl Proxy {
             proxy.guard.call("getPayload", asked).await.flatten()
         });
         let their_turn = async {
-            match self.config.payload_budget {
-                Some(budget) => sleep(budget).await,
-                None => pending().await,
+            let Some(budget) = self.config.payload_budget else { return pending().await };
+            sleep(budget).await;
+            // Where there is none, the hook's would be better than an error.
+            if !theirs.get_or_insert_with(ask).is_payload().await {
+                pending().await
             }
-            theirs.get_or_insert_with(ask).ended().await;
         };
         let ours = tokio::select! {
             biased;

@@ -75,10 +75,14 @@ impl OwnPayloads {
 }
 
 impl Asked {
-    /// Waits until there is an answer, or there will be none.
-    pub(super) async fn ended(&self) {
+    /// Whether a payload was answered, as soon as that is known.
+    pub(super) async fn is_payload(&self) -> bool {
+        let mut answer = self.answer.clone();
         // None if the call panicked.
-        let _ = self.answer.clone().wait_for(Option::is_some).await;
+        let outcome = answer.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+        let Some(Ok(forwarded)) = outcome.as_deref() else { return false };
+        serde_json::from_slice::<Answer<'_>>(&forwarded.body)
+            .is_ok_and(|answer| answer.result.is_some() && answer.error.is_none())
     }
 
     /// What is to be handed on to the request with this id: the answer as it came, but for the id if

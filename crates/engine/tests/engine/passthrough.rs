@@ -127,11 +127,14 @@ fn hooks_that_block_their_threads_cost_their_deadline_and_delay_nothing_else() {
     theirs.shutdown_background();
 }
 
+/// How long the client's payload waits for a hook.
+const BUDGET: Duration = Duration::from_millis(50);
+
 /// A hook may take much longer than any of this, and a payload only so long.
 fn with_budget(mood: Mood) -> Options {
-    let (hook_deadline, budget) = (10 * PATIENCE, Duration::from_millis(50));
+    let hook_deadline = 10 * PATIENCE;
     let config =
-        ProxyConfig { hook_deadline, payload_budget: Some(budget), ..ProxyConfig::default() };
+        ProxyConfig { hook_deadline, payload_budget: Some(BUDGET), ..ProxyConfig::default() };
     Options { mood, config, ..Options::default() }
 }
 
@@ -151,6 +154,21 @@ fn at_the_budget_the_clients_payload_does_not_wait_for_hooks_that_block_their_th
         }
         assert_eq!(arrangement.seen(), ["forkchoice 5"]);
         assert_eq!(arrangement.proxy.status().faults, 0);
+    });
+    theirs.shutdown_background();
+}
+
+#[test]
+fn a_payload_of_a_hook_that_is_late_is_better_than_an_error_of_the_client() {
+    let theirs = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ours = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    ours.block_on(async {
+        let hooks_on = Some(theirs.handle().clone());
+        let arrangement = arrange(Options { hooks_on, ..with_budget(Mood::Answer) }).await;
+        let _blocked = theirs.spawn(async { std::thread::park_timeout(10 * BUDGET) });
+        let unknown = "0x0000000000000009";
+        let answer = arrangement.send(&get_payload(4, unknown)).await.1;
+        assert!(answer.contains("ours"), "{answer}");
     });
     theirs.shutdown_background();
 }
