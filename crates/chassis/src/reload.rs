@@ -42,7 +42,9 @@ pub struct Stamps(Vec<Option<Stamp>>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
-    /// The time of the last change of anything about it, permissions included.
+    /// Who may do what with it.
+    mode: u32,
+    /// The time of the last change of anything about it.
     changed: (i64, i64),
     /// A hash of what it holds, if it can be read.
     content: Option<u64>,
@@ -108,7 +110,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     // What is in a pipe is there once.
     let content = metadata.is_file().then(|| content(path).ok()).flatten();
     let changed = (metadata.ctime(), metadata.ctime_nsec());
-    Some(Stamp { inode: metadata.ino(), changed, content })
+    Some(Stamp { inode: metadata.ino(), mode: metadata.mode(), changed, content })
 }
 
 fn content(path: &Path) -> io::Result<u64> {
