@@ -247,7 +247,7 @@ impl Sequencer {
         let is_parent = |head: &&HeadState| head.cache.block().1 == parent;
         let head = self.head.borrow().as_ref().filter(is_parent).map(|head| head.header.number);
         let number = head.or_else(|| Some(self.builds.sealed(parent)?.header.number))?;
-        Some(number + 1)
+        number.checked_add(1)
     }
 
     /// The number of a build's block. A build that was never open may have none, though the execution
@@ -261,7 +261,7 @@ impl Sequencer {
             let error = error as &dyn std::error::Error;
             warn!(parent = %build.parent, error, "the number of a build's block is not known");
         });
-        let number = parent.ok()??.number + 1;
+        let number = parent.ok()??.number.checked_add(1)?;
         self.builds.numbered(build.build, number);
         Some(number)
     }

@@ -10,7 +10,7 @@ use preconf_primitives::{AbandonReason, Epoch};
 use preconf_signing::{Lease, SignerRefusalReason, v2};
 use preconf_wire::{feed::FeedItem, signer::SignerError};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::{Parts, PublishError, Published, Publisher};
 
@@ -26,7 +26,13 @@ impl Publisher {
     pub(super) async fn take_lease(&mut self) -> Result<Lease, PublishError> {
         self.lose_lease().await;
         let Parts { signer, holder, lease_duration, .. } = &self.parts;
-        let lease = signer.acquire_lease(holder, *lease_duration).await;
+        // What is asked again and again while another builder has it is of no trace.
+        let span = if Span::current().is_none() {
+            Span::none()
+        } else {
+            info_span!("preconf.signer.v1.Signer/AcquireLease", otel.kind = "client")
+        };
+        let lease = signer.acquire_lease(holder, *lease_duration).instrument(span).await;
         let lease = lease.map_err(PublishError::Signer)?;
         info!(epoch = %lease.epoch, "lease acquired");
         self.parts.metrics.epoch(lease.epoch);
