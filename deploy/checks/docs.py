@@ -30,7 +30,7 @@ FOREIGN = {
     "other consensus clients": "always-prepare-payload prepare-all-payloads prepare-payload-lookahead emit features",
     "cargo; preconf-bench, which no test builds": "release workspace bin fuzz-dir rounds",
     "docker": "load rm tmpfs provenance sbom",
-    "kubectl, helm, kind": "create-namespace wait force from-file install set set-file image previous show-only profile target replicas reuse-values dry-run cascade",
+    "kubectl, helm, kind": "create-namespace wait force from-file install set set-file image previous show-only profile target replicas reuse-values reset-then-reuse-values dry-run cascade",
     "prometheus": "enable-feature",
     "deploy/check, deploy/check-containers": "write alerts",
 }

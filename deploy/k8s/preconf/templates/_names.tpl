@@ -61,7 +61,7 @@ app.kubernetes.io/component: {{ .name }}
 {{- define "preconf.podLabels" -}}
 {{ include "preconf.selectorLabels" . }}
 app.kubernetes.io/part-of: preconf
-{{- with mergeOverwrite (deepCopy .root.Values.commonLabels) (.values.podLabels | default dict) }}
+{{- with mergeOverwrite (deepCopy (.root.Values.commonLabels | default dict)) (.values.podLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -94,7 +94,7 @@ app.kubernetes.io/part-of: preconf
 {{- define "preconf.allowNames" -}}
 {{- $names := list -}}
 {{- if or (include "preconf.isEnabled" .) (not .more) }}{{ $names = list (include "preconf.identity" .) }}{{ end -}}
-{{ concat $names .more | uniq | join "," }}
+{{ concat $names (.more | default list) | uniq | join "," }}
 {{- end }}
 
 {{/* The URL of a link of another component: (dict "root" $ "to" "builder" "link" "feed"). */}}
@@ -113,11 +113,11 @@ app.kubernetes.io/part-of: preconf
 {{- end }}
 {{- end }}
 
-{{/* Whether a component takes plaintext beyond its own pod: "true" or nothing. */}}
+{{/* Whether a component takes plaintext beyond its own pod, or may, by what is not seen here: "true" or nothing. */}}
 {{- define "preconf.takesPlaintext" -}}
 {{- $variables := keys (include "preconf.env" . | fromYaml) -}}
 {{- range .values.extraEnv }}{{ $variables = append $variables .name }}{{ end -}}
-{{- if or (has "PRECONF_INSECURE_PLAINTEXT" $variables) (has "--insecure-plaintext" .values.extraArgs) }}true{{ end -}}
+{{- if or .values.envFrom (has "PRECONF_INSECURE_PLAINTEXT" $variables) (has "--insecure-plaintext" .values.extraArgs) }}true{{ end -}}
 {{- end }}
 
 {{/* Whether a URL leads to the pod itself: "true" or nothing. */}}

@@ -26,7 +26,7 @@ the key to change.
 {{- end -}}
 {{- if $genesis.inline -}}
 {{- $config := fromJson $genesis.inline | dig "config" dict -}}
-{{- if not (hasKey $config "chainId") -}}
+{{- if not (and (kindIs "map" $config) (hasKey ($config | default dict) "chainId")) -}}
 {{- fail "chain.genesis.inline is no JSON with a config.chainId: give the file with --set-file." -}}
 {{- end -}}
 {{- if and $v.chain.id (kindIs "float64" $config.chainId) (ne (int64 $config.chainId) (int64 $v.chain.id)) -}}
@@ -122,7 +122,8 @@ the key to change.
 
 {{- define "preconf.validate.builder" -}}
 {{- $v := .root.Values -}}
-{{- $deadline := $v.builder.config.deadline -}}
+{{- with $v.builder.config.deadline -}}
+{{- $deadline := . -}}
 {{- $unit := ternary 1.0 1000.0 (hasSuffix "ms" $deadline) -}}
 {{- $deadlineMs := mulf (regexFind "^[0-9.]+" $deadline | float64) $unit -}}
 {{- if or (lt $deadlineMs 10.0) (gt $deadlineMs 600000.0) -}}
@@ -130,6 +131,7 @@ the key to change.
 {{- end -}}
 {{- if ge (divf $deadlineMs (float64 $v.builder.config.flashblockIntervalMs) | floor) 9999.0 -}}
 {{- fail (printf "builder.config.deadline is %s with a flashblock every %d ms: a session has 10000 flashblocks at most." $deadline (int64 $v.builder.config.flashblockIntervalMs)) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $v.builder.config.payloads.enabled (not (index .on "payload-server")) (not $v.builder.config.payloads.allowNames) -}}
 {{- fail "builder.config.payloads.enabled is on without builder.config.payloads.allowNames, and this release has no payload server: nobody could use the port." -}}
